@@ -1,0 +1,17 @@
+# Instruction set of a kernel file, by its name → flags. Only these files are compiled with more than the
+# baseline (x86-64, or armv8), and they include only headers whose functions are static or
+# templates on an ISA tag, so that no shared inline function carries their instructions elsewhere.
+
+function(sparsefuse_set_isa_flags)
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    return()
+  endif()
+  set(flags_avx2 -mavx2 -mfma -mf16c)
+  set(flags_avx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma)
+  foreach(isa avx2 avx512vnni)
+    file(GLOB sources "${CMAKE_SOURCE_DIR}/kernels/linear/*${isa}.cpp")
+    if(sources)
+      set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${flags_${isa}}")
+    endif()
+  endforeach()
+endfunction()

@@ -1,0 +1,49 @@
+// Shared by all tests.
+
+#ifndef SPARSEFUSE_TESTS_SUPPORT_SUPPORT_H_
+#define SPARSEFUSE_TESTS_SUPPORT_SUPPORT_H_
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sparsefuse::test {
+
+// The checkout's root, tests/data below it.
+std::filesystem::path SourceDir();
+
+// ../shared/assets beside the checkout, or nothing after printing a line that the calling test was
+// skipped: `auto assets = Assets(); if (!assets) return;`
+std::optional<std::filesystem::path> Assets();
+
+// A fresh directory, removed with the object.
+class TempDir {
+ public:
+  TempDir();
+  ~TempDir();
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string ReadFile(const std::filesystem::path& path);
+void WriteFile(const std::filesystem::path& path, std::string_view bytes);
+
+// Runs a program with arguments (no shell), standard input empty.
+struct RunResult {
+  int exit_code;  // 128 + signal if it was killed
+  std::string out, err;
+};
+RunResult RunProgram(const std::vector<std::string>& argv,
+                     const std::filesystem::path& working_directory = {});
+// The sparsefuse tool of this build.
+RunResult RunTool(std::vector<std::string> arguments,
+                  const std::filesystem::path& working_directory = {});
+
+}  // namespace sparsefuse::test
+
+#endif  // SPARSEFUSE_TESTS_SUPPORT_SUPPORT_H_
