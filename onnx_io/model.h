@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,6 +30,7 @@ class FunctionProto;
 class GraphProto;
 class ModelProto;
 class NodeProto;
+class SparseTensorProto;
 class TensorProto;
 class ValueInfoProto;
 }  // namespace onnx
@@ -39,6 +41,7 @@ class Graph;
 class Model;
 class Node;
 class Value;
+struct FileIdentity;
 
 // Type as declared in the file or given by a pass. An annotation is a hint, never trusted: exporters
 // write contradictory ones.
@@ -69,17 +72,22 @@ class Value {
   // True when exactly one node input reads it and it is no graph output.
   bool has_single_use() const { return uses_.size() == 1 && !is_graph_output_; }
   bool is_initializer() const { return initializer_.has_value(); }
+  // Has no Tensor: its two tensors stay in the shell.
+  bool is_sparse_initializer() const { return sparse_shell_ != nullptr; }
 
   // The value known before running: an initializer that is not also a graph input (an input may
-  // override it, so it is no constant), or the output of a Constant node. Null otherwise.
+  // override it from IR version 4 on, so it is no constant there), or the output of a Constant node.
+  // Null otherwise.
   const Tensor* constant() const;
   // The initializer's tensor, even when it is also a graph input.
   const Tensor* initializer() const { return initializer_ ? &*initializer_ : nullptr; }
   // Replaces an initializer's tensor.
   void set_initializer(Tensor tensor);
 
+  // As a graph input, graph output or value_info declares it, the first that does.
   const std::optional<ValueType>& type() const { return type_; }
-  void set_type(std::optional<ValueType> type);  // drops the annotation's shell
+  // Written wherever the value is declared; a value_info entry is added if it is declared nowhere.
+  void set_type(std::optional<ValueType> type);
 
  private:
   friend class Graph;
@@ -93,10 +101,14 @@ class Value {
   std::vector<Use> uses_;
   bool is_graph_input_ = false;
   bool is_graph_output_ = false;
+  bool type_changed_ = false;             // the shells' types are out of date
   std::optional<Tensor> initializer_;
+  std::optional<Tensor> node_constant_;   // the producer is a Constant node
   std::optional<ValueType> type_;
   std::shared_ptr<const onnx::TensorProto> tensor_shell_;
-  std::shared_ptr<const onnx::ValueInfoProto> type_shell_;
+  std::shared_ptr<const onnx::SparseTensorProto> sparse_shell_;
+  size_t initializer_index_ = 0;          // in graph_->initializers_ or sparse_initializers_
+  std::vector<size_t> annotations_;       // in graph_->annotations_
 };
 
 struct AttributeRef {
@@ -127,6 +139,9 @@ class Node {
   void set_name(std::string name) { name_ = std::move(name); }
   const std::string& op() const { return op_; }
   const std::string& domain() const { return domain_; }  // "" = default; "ai.onnx" reads as ""
+  const std::string& overload() const { return overload_; }
+  // Another operator in place; inputs, outputs and attributes stay.
+  void set_op(std::string op, std::string domain = "");
   bool Is(std::string_view op, std::string_view domain = "") const {
     return op_ == op && domain_ == domain;
   }
@@ -165,6 +180,7 @@ class Node {
   Graph* graph_ = nullptr;
   std::vector<Value*> inputs_, outputs_;
   std::vector<Attribute> attributes_;
+  std::list<std::unique_ptr<Node>>::iterator position_;  // in graph_->nodes_
   std::shared_ptr<const onnx::NodeProto> shell_;
 };
 
@@ -181,7 +197,8 @@ struct NewNode {
 class Graph {
  public:
   const std::string& name() const { return name_; }
-  Model* model() const { return model_; }
+  void set_name(std::string name) { name_ = std::move(name); }
+  Model* model() const;                     // null in a subgraph that no node holds yet
   Node* parent() const { return parent_; }  // the node whose attribute holds this subgraph, or null
 
   // In the file's order, which need not be topological (ONNX Runtime accepts any). Do not add or
@@ -196,6 +213,7 @@ class Graph {
   const std::vector<Value*>& outputs() const { return outputs_; }
   std::vector<Value*> Initializers() const;  // in file order
   Value* FindValue(std::string_view name) const;  // this graph only; null if none
+  Value* FindInScope(std::string_view name) const;  // this graph, then the graphs around it
 
   // `prefix` itself if no value, node or initializer anywhere in the model has it, else with a
   // number appended. Remembers what it gave out.
@@ -204,6 +222,8 @@ class Graph {
   // Inserted before `before`, or at the end.
   Node* AddNode(NewNode node, Node* before = nullptr);
   Value* AddInitializer(std::string name, Tensor tensor);
+  // Without type in function bodies.
+  Value* AddGraphInput(std::string name, std::optional<ValueType> type = {});
 
   void SetInput(Node* node, size_t index, Value* value);
   void AddInput(Node* node, Value* value);  // appends
@@ -216,26 +236,39 @@ class Graph {
   void MoveOutput(Value* value, Node* to, size_t index);
   // The node's outputs must be unused and no graph outputs. Deletes them and the node.
   void RemoveNode(Node* node);
-  // Must be unused, no graph output; if it is also a graph input only the default value goes.
+  // Must be unused, no graph output; if it is also a graph input only the default value goes and it
+  // may be used. Sparse initializers too.
   void RemoveInitializer(Value* value);
+  // The value, which must have an initializer, is no longer a graph input.
+  void RemoveGraphInput(Value* value);
   // Adds `value` to the graph's outputs (engine: intermediate tensors). Its type may be unknown.
   void AddGraphOutput(Value* value);
 
  private:
   friend class Model;
+  friend class Node;
   friend class Value;
   friend struct ModelCodec;
 
+  // A value_info entry. Null value: names nothing in this graph; both null: deleted.
+  struct Annotation {
+    Value* value;
+    std::shared_ptr<const onnx::ValueInfoProto> shell;
+  };
+
   Value* NewValue(std::string name);
   void DeleteValue(Value* value);
+  void Annotate(Value* value, std::shared_ptr<const onnx::ValueInfoProto> shell);
 
   std::string name_;
-  Model* model_ = nullptr;
+  Model* model_ = nullptr;  // only in main graphs and function bodies
   Node* parent_ = nullptr;
-  std::vector<std::unique_ptr<Node>> nodes_;
+  std::list<std::unique_ptr<Node>> nodes_;
   std::unordered_map<std::string, std::unique_ptr<Value>> values_;
-  std::vector<Value*> inputs_, outputs_, initializers_;
-  std::vector<Value*> annotated_;  // values with a value_info entry, in file order
+  std::vector<Value*> inputs_, outputs_;
+  std::vector<std::shared_ptr<const onnx::ValueInfoProto>> input_shells_, output_shells_;
+  std::vector<Value*> initializers_, sparse_initializers_;  // null where removed
+  std::vector<Annotation> annotations_;
   std::shared_ptr<const onnx::GraphProto> shell_;
 };
 
@@ -250,6 +283,7 @@ struct Function {
 
 class Model {
  public:
+  // An empty graph named "main", IR version 10, no opset imported yet.
   Model();
   ~Model();
   Model(Model&&) noexcept;
@@ -263,15 +297,20 @@ class Model {
   std::vector<std::unique_ptr<Function>>& functions() { return functions_; }
   const std::vector<std::unique_ptr<Function>>& functions() const { return functions_; }
   Function* FindFunction(std::string_view domain, std::string_view name) const;
+  // The body gets `inputs` as graph inputs; fill it with AddNode and AddGraphOutput.
+  Function* AddFunction(std::string domain, std::string name, const std::vector<std::string>& inputs,
+                        std::vector<std::string> attributes,
+                        std::map<std::string, int64_t> imports);
 
-  int64_t ir_version = 0;
+  int64_t ir_version = 10;
   // Domain → version, "" for the default domain ("ai.onnx" in the file reads as "").
   std::map<std::string, int64_t> opset_imports;
   std::vector<std::pair<std::string, std::string>> metadata;  // metadata_props
   std::string producer_name, producer_version;
   std::string source;  // path that it was read from, for messages; empty for new models
 
-  int64_t opset() const;  // of the default domain; 0 if not imported
+  // Of the default domain; 0 if not imported. 1 before IR version 3, which had no imports.
+  int64_t opset() const;
 
   // Bytes of all initializers and Constant tensors, each shared storage counted once.
   uint64_t WeightBytes() const;
@@ -283,6 +322,8 @@ class Model {
   std::unique_ptr<Graph> graph_;
   std::vector<std::unique_ptr<Function>> functions_;
   std::unordered_set<std::string> names_;  // every name in use or given out by FreshName
+  std::unordered_map<std::string, uint64_t> next_suffix_;  // FreshName: first one not tried yet
+  std::vector<FileIdentity> files_;  // what it was read from
   std::shared_ptr<const onnx::ModelProto> shell_;
 };
 
