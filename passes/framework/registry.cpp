@@ -1,0 +1,21 @@
+// The one table of passes. A new pass adds its declaration and its line.
+
+#include <algorithm>
+
+#include "passes/framework/pass.h"
+
+namespace sparsefuse {
+
+const std::vector<const PassInfo*>& AllPasses() {
+  static const std::vector<const PassInfo*> passes = {};
+  return passes;
+}
+
+const PassInfo* FindPass(std::string_view name) {
+  const auto& all = AllPasses();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const PassInfo* pass) { return pass->name == name; });
+  return found == all.end() ? nullptr : *found;
+}
+
+}  // namespace sparsefuse
