@@ -1,5 +1,5 @@
-// A parallel loop that the caller supplies: kernels never own threads. In the operator library it is
-// ONNX Runtime's pool, in the compressor a plain loop or std::jthread.
+// A parallel loop that the caller supplies: kernels never own threads. In the operator library it
+// is ONNX Runtime's pool, in the compressor a plain loop or std::jthread.
 
 #ifndef SPARSEFUSE_KERNELS_BASE_PARALLEL_H_
 #define SPARSEFUSE_KERNELS_BASE_PARALLEL_H_

@@ -15,7 +15,7 @@ namespace sparsefuse {
 inline constexpr int64_t kPanelOutputs = 32;
 inline constexpr int64_t kGroupInputs = 64;
 inline constexpr int64_t kGroupBytes8 = kPanelOutputs * kGroupInputs;
-inline constexpr int64_t kMaxInputs = 65536;           // K
+inline constexpr int64_t kMaxInputs = 65536;              // K
 inline constexpr int64_t kMaxOutputs = int64_t{1} << 24;  // N
 
 constexpr int64_t PanelCount(int64_t outputs) noexcept {
@@ -32,9 +32,9 @@ void UnpackDense8(std::span<const int8_t> packed, int64_t inputs, int64_t output
                   std::span<int8_t> codes) noexcept;
 
 // Scales as one byte each: scale = base · 2^(code/16).
-// scales: ≥ 0 and finite. Returns base = (largest scale)·2^(−255/16), or the smallest normal float when
-// all are 0; codes are rounded up, so that the decoded scale is never smaller than the wanted one
-// (nothing clips); a scale of 0 gets code 0, so does one below base.
+// scales: ≥ 0 and finite. Returns base = (largest scale)·2^(−255/16), or the smallest normal float
+// when all are 0; codes are rounded up, so that the decoded scale is never smaller than the wanted
+// one (nothing clips); a scale of 0 gets code 0, so does one below base.
 float EncodeScales(std::span<const float> scales, std::span<uint8_t> codes) noexcept;
 float DecodeScale(float base, uint8_t code) noexcept;
 

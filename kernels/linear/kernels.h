@@ -1,0 +1,14 @@
+// The kernels, one in each file of its name; linear.cpp puts them into one table.
+
+#ifndef SPARSEFUSE_KERNELS_LINEAR_KERNELS_H_
+#define SPARSEFUSE_KERNELS_LINEAR_KERNELS_H_
+
+#include "kernels/linear/linear.h"
+
+namespace sparsefuse {
+
+extern const LinearKernel kLinearRef;
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_KERNELS_LINEAR_KERNELS_H_

@@ -1,0 +1,58 @@
+// The library's only exported symbol.
+
+#include <onnxruntime_c_api.h>
+
+#include "kernels/plugin/ort_api.h"
+#include "kernels/plugin/quantized_linear.h"
+
+namespace sparsefuse::plugin {
+namespace {
+
+constexpr const char* kDomainName = "sparsefuse";
+
+// The domain must outlive every session that uses it, so it lives as long as the library, which
+// ONNX Runtime keeps loaded while a session needs it.
+class Domain {
+ public:
+  explicit Domain(const OrtApi& api) noexcept : api_(api) {
+    status_ = api.CreateCustomOpDomain(kDomainName, &domain_);
+    if (!status_) status_ = api.CustomOpDomain_Add(domain_, &linear8_);
+    if (!status_) status_ = api.CustomOpDomain_Add(domain_, &linear8_half_);
+  }
+  Domain(const Domain&) = delete;
+  Domain& operator=(const Domain&) = delete;
+  ~Domain() {
+    if (domain_) api_.ReleaseCustomOpDomain(domain_);
+    if (status_) api_.ReleaseStatus(status_);
+  }
+
+  OrtStatus* AddTo(OrtSessionOptions* options) const noexcept {
+    if (status_) return Error(api_, ORT_FAIL, "%s", api_.GetErrorMessage(status_));
+    return api_.AddCustomOpDomain(options, domain_);
+  }
+
+ private:
+  const OrtApi& api_;
+  const QuantizedLinearOp linear8_{api_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
+  const QuantizedLinearOp linear8_half_{api_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16};
+  OrtCustomOpDomain* domain_ = nullptr;
+  OrtStatus* status_ = nullptr;
+};
+
+}  // namespace
+}  // namespace sparsefuse::plugin
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
+RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace sparsefuse::plugin;
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (!api) {
+    const OrtApi* oldest = base->GetApi(1);
+    return oldest ? Error(*oldest, ORT_NOT_IMPLEMENTED,
+                          "the sparsefuse operators need ONNX Runtime 1.%d or newer, this is %s",
+                          ORT_API_VERSION, base->GetVersionString())
+                  : nullptr;
+  }
+  static const Domain domain(*api);
+  return domain.AddTo(options);
+}
