@@ -69,7 +69,8 @@ size_t AppendEscaped(std::string_view text, size_t i, Quotes quotes, std::string
   const unsigned char c = static_cast<unsigned char>(text[i]);
   const size_t length = Utf8Length(text.substr(i));
   // U+0080…U+009F are control characters too (C2 80 … C2 9F); U+2028, U+2029 end a line.
-  const bool control = c < 0x20 || c == 0x7F || (length == 2 && c == 0xC2 && (text[i + 1] & 0x7F) < 0x20) ||
+  const bool control = c < 0x20 || c == 0x7F ||
+                       (length == 2 && c == 0xC2 && (text[i + 1] & 0x7F) < 0x20) ||
                        text.substr(i, 3) == "\u2028" || text.substr(i, 3) == "\u2029";
   if (c == '\n') {
     out += "\\n";
@@ -140,6 +141,15 @@ std::string Printable(std::string_view text) {
     i = next;
   }
   return out;
+}
+
+bool IsUtf8(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
 }
 
 std::string Nearest(std::string_view word, const std::vector<std::string>& known) {

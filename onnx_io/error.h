@@ -4,12 +4,12 @@
 #ifndef SPARSEFUSE_ONNX_IO_ERROR_H_
 #define SPARSEFUSE_ONNX_IO_ERROR_H_
 
+#include <fmt/format.h>
+
 #include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <fmt/format.h>
 
 namespace sparsefuse {
 
@@ -80,19 +80,21 @@ class InternalError : public std::exception {
 // names that come from files.
 std::string Printable(std::string_view text);
 
+bool IsUtf8(std::string_view text) noexcept;
+
 // The entry of `known` nearest to `word` by edit distance, empty when none is near: "did you mean".
 std::string Nearest(std::string_view word, const std::vector<std::string>& known);
 
 }  // namespace sparsefuse
 
 // Checks an invariant of our own; throws InternalError.
-#define SF_CHECK(condition, ...)                                                          \
-  do {                                                                                    \
-    if (!(condition)) {                                                                   \
-      throw ::sparsefuse::InternalError(::fmt::format("{}:{}: check failed: {} {}",       \
-                                                      __FILE__, __LINE__, #condition,     \
-                                                      ::fmt::format("" __VA_ARGS__)));    \
-    }                                                                                     \
+#define SF_CHECK(condition, ...)                                                              \
+  do {                                                                                        \
+    if (!(condition)) {                                                                       \
+      throw ::sparsefuse::InternalError(::fmt::format("{}:{}: check failed: {} {}", __FILE__, \
+                                                      __LINE__, #condition,                   \
+                                                      ::fmt::format("" __VA_ARGS__)));        \
+    }                                                                                         \
   } while (false)
 
 #endif  // SPARSEFUSE_ONNX_IO_ERROR_H_

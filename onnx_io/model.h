@@ -3,8 +3,8 @@
 // fields and unknown fields that nobody touched come back byte for byte. Shells are shared between
 // copies of a model and never modified.
 //
-// Ownership: Model → Graph (and functions) → Node, Value. Raw pointers are non-owning and stay valid
-// until the object is removed from its graph. Not thread-safe for writing; const use is.
+// Ownership: Model → Graph (and functions) → Node, Value. Raw pointers are non-owning and stay
+// valid until the object is removed from its graph. Not thread-safe for writing; const use is.
 
 #ifndef SPARSEFUSE_ONNX_IO_MODEL_H_
 #define SPARSEFUSE_ONNX_IO_MODEL_H_
@@ -43,8 +43,8 @@ class Node;
 class Value;
 struct FileIdentity;
 
-// Type as declared in the file or given by a pass. An annotation is a hint, never trusted: exporters
-// write contradictory ones.
+// Type as declared in the file or given by a pass. An annotation is a hint, never trusted:
+// exporters write contradictory ones.
 struct ValueType {
   DType dtype = DType::kUndefined;  // kUndefined: not a tensor (sequence, map, optional) or unknown
   bool has_shape = false;
@@ -62,7 +62,7 @@ class Value {
  public:
   const std::string& name() const { return name_; }
   Graph* graph() const { return graph_; }
-  Node* producer() const { return producer_; }     // null: graph input or initializer
+  Node* producer() const { return producer_; }  // null: graph input or initializer
   int producer_index() const { return producer_index_; }
   // Each use by a node's input, in this graph and in nested subgraphs (outer-scope references).
   // Graph outputs are not uses: see is_graph_output().
@@ -76,8 +76,8 @@ class Value {
   bool is_sparse_initializer() const { return sparse_shell_ != nullptr; }
 
   // The value known before running: an initializer that is not also a graph input (an input may
-  // override it from IR version 4 on, so it is no constant there), or the output of a Constant node.
-  // Null otherwise.
+  // override it from IR version 4 on, so it is no constant there), or the output of a Constant
+  // node. Null otherwise.
   const Tensor* constant() const;
   // The initializer's tensor, even when it is also a graph input.
   const Tensor* initializer() const { return initializer_ ? &*initializer_ : nullptr; }
@@ -92,7 +92,10 @@ class Value {
  private:
   friend class Graph;
   friend class Model;
+  friend class Node;
   friend struct ModelCodec;  // reader and writer
+
+  void RemoveUse(Use use);
 
   std::string name_;
   Graph* graph_ = nullptr;
@@ -101,14 +104,14 @@ class Value {
   std::vector<Use> uses_;
   bool is_graph_input_ = false;
   bool is_graph_output_ = false;
-  bool type_changed_ = false;             // the shells' types are out of date
+  bool type_changed_ = false;  // the shells' types are out of date
   std::optional<Tensor> initializer_;
-  std::optional<Tensor> node_constant_;   // the producer is a Constant node
+  std::optional<Tensor> node_constant_;  // the producer is a Constant node
   std::optional<ValueType> type_;
   std::shared_ptr<const onnx::TensorProto> tensor_shell_;
   std::shared_ptr<const onnx::SparseTensorProto> sparse_shell_;
-  size_t initializer_index_ = 0;          // in graph_->initializers_ or sparse_initializers_
-  std::vector<size_t> annotations_;       // in graph_->annotations_
+  size_t initializer_index_ = 0;     // in graph_->initializers_ or sparse_initializers_
+  std::vector<size_t> annotations_;  // in graph_->annotations_
 };
 
 struct AttributeRef {
@@ -154,9 +157,7 @@ class Node {
   Value* input(size_t i) const { return i < inputs_.size() ? inputs_[i] : nullptr; }
   Value* output(size_t i) const { return i < outputs_.size() ? outputs_[i] : nullptr; }
   // The constant behind input i, or null.
-  const Tensor* constant_input(size_t i) const {
-    return input(i) ? input(i)->constant() : nullptr;
-  }
+  const Tensor* constant_input(size_t i) const { return input(i) ? input(i)->constant() : nullptr; }
 
   const std::vector<Attribute>& attributes() const { return attributes_; }
   const Attribute* attribute(std::string_view name) const;
@@ -176,6 +177,11 @@ class Node {
   friend class Model;
   friend struct ModelCodec;
 
+  void Adopt(const Attribute& attribute);  // its subgraphs get their place and names
+  // Forgets what the nodes in the attribute's subgraphs use; before the attribute goes.
+  static void DetachSubgraphs(const Attribute& attribute);
+  void RefreshConstant();  // the output's known value, after any change of op or attributes
+
   std::string name_, op_, domain_, overload_;
   Graph* graph_ = nullptr;
   std::vector<Value*> inputs_, outputs_;
@@ -187,10 +193,10 @@ class Node {
 struct NewNode {
   std::string op;
   std::string domain;
-  std::string name;                   // may be empty
-  std::vector<Value*> inputs;         // null = absent
-  std::vector<std::string> outputs;   // names of new values; "" = absent. Made unique by the caller
-                                      // (Graph::FreshName) or fresh in the file
+  std::string name;                  // may be empty
+  std::vector<Value*> inputs;        // null = absent
+  std::vector<std::string> outputs;  // names of new values; "" = absent. Made unique by the caller
+                                     // (Graph::FreshName) or fresh in the file
   std::vector<std::pair<std::string, Attribute::Data>> attributes;
 };
 
@@ -211,8 +217,8 @@ class Graph {
 
   const std::vector<Value*>& inputs() const { return inputs_; }
   const std::vector<Value*>& outputs() const { return outputs_; }
-  std::vector<Value*> Initializers() const;  // in file order
-  Value* FindValue(std::string_view name) const;  // this graph only; null if none
+  std::vector<Value*> Initializers() const;         // in file order
+  Value* FindValue(std::string_view name) const;    // this graph only; null if none
   Value* FindInScope(std::string_view name) const;  // this graph, then the graphs around it
 
   // `prefix` itself if no value, node or initializer anywhere in the model has it, else with a
@@ -298,8 +304,8 @@ class Model {
   const std::vector<std::unique_ptr<Function>>& functions() const { return functions_; }
   Function* FindFunction(std::string_view domain, std::string_view name) const;
   // The body gets `inputs` as graph inputs; fill it with AddNode and AddGraphOutput.
-  Function* AddFunction(std::string domain, std::string name, const std::vector<std::string>& inputs,
-                        std::vector<std::string> attributes,
+  Function* AddFunction(std::string domain, std::string name,
+                        const std::vector<std::string>& inputs, std::vector<std::string> attributes,
                         std::map<std::string, int64_t> imports);
 
   int64_t ir_version = 10;
@@ -317,13 +323,15 @@ class Model {
 
  private:
   friend class Graph;
+  friend class Node;
   friend struct ModelCodec;
+  class Cloner;
 
   std::unique_ptr<Graph> graph_;
   std::vector<std::unique_ptr<Function>> functions_;
   std::unordered_set<std::string> names_;  // every name in use or given out by FreshName
   std::unordered_map<std::string, uint64_t> next_suffix_;  // FreshName: first one not tried yet
-  std::vector<FileIdentity> files_;  // what it was read from
+  std::vector<FileIdentity> files_;                        // what it was read from
   std::shared_ptr<const onnx::ModelProto> shell_;
 };
 

@@ -12,8 +12,8 @@
 namespace sparsefuse {
 
 // UserErrors, all with the file's name: E_READ (missing, unreadable, a directory, a FIFO), E_MODEL
-// (empty, truncated, a git-lfs pointer, HTML, gzip, zip, text … each named; not ONNX; an inconsistent
-// graph), E_TENSOR, E_PATH (external data outside the model's directory), E_LIMIT.
+// (empty, truncated, a git-lfs pointer, HTML, gzip, zip, text … each named; not ONNX; an
+// inconsistent graph), E_TENSOR, E_PATH (external data outside the model's directory), E_LIMIT.
 Model ReadModel(const std::filesystem::path& path);
 
 // The same from bytes; external data is looked for in `directory` (empty: refused).

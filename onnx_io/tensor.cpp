@@ -13,7 +13,8 @@ constexpr std::align_val_t kAlignment{64};
 class HeapStorage final : public Storage {
  public:
   explicit HeapStorage(std::span<const std::byte> bytes)
-      : data_(static_cast<std::byte*>(::operator new(std::max<size_t>(bytes.size(), 1), kAlignment))),
+      : data_(
+            static_cast<std::byte*>(::operator new(std::max<size_t>(bytes.size(), 1), kAlignment))),
         size_(bytes.size()) {
     if (!bytes.empty()) std::memcpy(data_, bytes.data(), bytes.size());
   }
@@ -155,18 +156,42 @@ std::vector<float> Tensor::ToFloats() const {
 std::vector<int64_t> Tensor::ToInts() const {
   std::vector<int64_t> out(static_cast<size_t>(count_));
   switch (dtype_) {
-    case DType::kInt8: Convert<int8_t>(bytes_, out); break;
-    case DType::kUint8: Convert<uint8_t>(bytes_, out); break;
-    case DType::kInt16: Convert<int16_t>(bytes_, out); break;
-    case DType::kUint16: Convert<uint16_t>(bytes_, out); break;
-    case DType::kInt32: Convert<int32_t>(bytes_, out); break;
-    case DType::kUint32: Convert<uint32_t>(bytes_, out); break;
-    case DType::kInt64: Convert<int64_t>(bytes_, out); break;
-    case DType::kUint64: Convert<uint64_t>(bytes_, out); break;
-    case DType::kInt4: UnpackInts(bytes_, 4, true, out); break;
-    case DType::kUint4: UnpackInts(bytes_, 4, false, out); break;
-    case DType::kInt2: UnpackInts(bytes_, 2, true, out); break;
-    case DType::kUint2: UnpackInts(bytes_, 2, false, out); break;
+    case DType::kInt8:
+      Convert<int8_t>(bytes_, out);
+      break;
+    case DType::kUint8:
+      Convert<uint8_t>(bytes_, out);
+      break;
+    case DType::kInt16:
+      Convert<int16_t>(bytes_, out);
+      break;
+    case DType::kUint16:
+      Convert<uint16_t>(bytes_, out);
+      break;
+    case DType::kInt32:
+      Convert<int32_t>(bytes_, out);
+      break;
+    case DType::kUint32:
+      Convert<uint32_t>(bytes_, out);
+      break;
+    case DType::kInt64:
+      Convert<int64_t>(bytes_, out);
+      break;
+    case DType::kUint64:
+      Convert<uint64_t>(bytes_, out);
+      break;
+    case DType::kInt4:
+      UnpackInts(bytes_, 4, true, out);
+      break;
+    case DType::kUint4:
+      UnpackInts(bytes_, 4, false, out);
+      break;
+    case DType::kInt2:
+      UnpackInts(bytes_, 2, true, out);
+      break;
+    case DType::kUint2:
+      UnpackInts(bytes_, 2, false, out);
+      break;
     case DType::kBool:
       for (size_t i = 0; i < out.size(); ++i) out[i] = bytes_[i] != std::byte{0};
       break;

@@ -27,12 +27,14 @@ std::optional<int64_t> ByteCount(DType dtype, std::span<const int64_t> dims) noe
 // "[2,3,4]"
 std::string ToString(std::span<const int64_t> dims);
 
-// Owner of immutable bytes: a mapped file, a heap block aligned to 64 bytes, or bytes moved out of a
-// parsed message.
+// Owner of immutable bytes: a mapped file, a heap block aligned to 64 bytes, or bytes moved out of
+// a parsed message.
 class Storage {
  public:
   virtual ~Storage() = default;
   virtual std::span<const std::byte> bytes() const noexcept = 0;
+  // A hint: `part` of bytes() is not needed soon, so it need not stay resident.
+  virtual void Forget(std::span<const std::byte> /*part*/) const noexcept {}
 };
 
 // Where a tensor's bytes stood in the file that it was read from; kept so that writing gives the
@@ -74,6 +76,10 @@ class Tensor {
   std::span<const std::byte> bytes() const noexcept { return bytes_; }
   bool empty_handle() const noexcept { return dtype_ == DType::kUndefined; }
   const std::vector<std::string>& strings() const;  // throws InternalError unless kString
+  // A hint: `part` of bytes() is not needed soon. For walks over tensors larger than memory.
+  void Forget(std::span<const std::byte> part) const noexcept {
+    if (storage_) storage_->Forget(part);
+  }
 
   // The elements; throws InternalError unless T is the type of dtype. Bytes may be unaligned for T
   // only in mapped files; then the result is undefined, so use ToFloats / ToInts for model data.
@@ -106,17 +112,50 @@ class Tensor {
 
 template <typename T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::kFloat; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::kDouble; };
-template <> struct DTypeOf<int8_t> { static constexpr DType value = DType::kInt8; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::kUint8; };
-template <> struct DTypeOf<int16_t> { static constexpr DType value = DType::kInt16; };
-template <> struct DTypeOf<uint16_t> { static constexpr DType value = DType::kUint16; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::kInt32; };
-template <> struct DTypeOf<uint32_t> { static constexpr DType value = DType::kUint32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::kInt64; };
-template <> struct DTypeOf<uint64_t> { static constexpr DType value = DType::kUint64; };
-template <> struct DTypeOf<bool> { static constexpr DType value = DType::kBool; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kFloat;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kDouble;
+};
+template <>
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::kInt8;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kUint8;
+};
+template <>
+struct DTypeOf<int16_t> {
+  static constexpr DType value = DType::kInt16;
+};
+template <>
+struct DTypeOf<uint16_t> {
+  static constexpr DType value = DType::kUint16;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kInt32;
+};
+template <>
+struct DTypeOf<uint32_t> {
+  static constexpr DType value = DType::kUint32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::kInt64;
+};
+template <>
+struct DTypeOf<uint64_t> {
+  static constexpr DType value = DType::kUint64;
+};
+template <>
+struct DTypeOf<bool> {
+  static constexpr DType value = DType::kBool;
+};
 
 template <typename T>
 Tensor Tensor::Of(Dims dims, std::span<const T> values) {
