@@ -8,6 +8,10 @@
 namespace sparsefuse {
 
 extern const LinearKernel kLinearRef;
+#if defined(__x86_64__)
+extern const LinearKernel kLinearAvx2;
+extern const LinearKernel kLinearAvx512Vnni;
+#endif
 
 }  // namespace sparsefuse
 

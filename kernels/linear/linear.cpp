@@ -12,7 +12,13 @@
 namespace sparsefuse {
 namespace {
 
-constexpr std::array kKernels = {&kLinearRef};
+constexpr const LinearKernel* kKernels[] = {
+#if defined(__x86_64__)
+    &kLinearAvx512Vnni,
+    &kLinearAvx2,
+#endif
+    &kLinearRef,
+};
 
 bool Runs(const LinearKernel& kernel) noexcept {
   return DetectCpuFeatures().Contains(kernel.needs);
@@ -38,9 +44,9 @@ const LinearKernel* BestKernel() noexcept {
   return &kLinearRef;
 }
 
-void ExplainNone(std::span<char> text) noexcept {
+void ExplainNone(const char* forced, std::span<char> text) noexcept {
   size_t used = static_cast<size_t>(
-      std::snprintf(text.data(), text.size(), "SPARSEFUSE_ISA=%s is none of", ForcedName()));
+      std::snprintf(text.data(), text.size(), "SPARSEFUSE_ISA=%s is none of", forced));
   for (const LinearKernel* kernel : kKernels) {
     if (used >= text.size()) return;
     used += static_cast<size_t>(
@@ -63,7 +69,7 @@ void ExplainLinearChoice(const LinearKernel* kernel, std::span<char> text) noexc
   if (text.empty()) return;
   const char* forced = ForcedName();
   if (!kernel && forced) kernel = FindKernel(forced);
-  if (!kernel) return ExplainNone(text);
+  if (!kernel) return ExplainNone(forced ? forced : "", text);
   const CpuFeatures lacking = kernel->needs.Without(DetectCpuFeatures());
   if (!lacking.empty()) {
     std::array<char, 128> names;
