@@ -11,8 +11,6 @@ bool CanAddInitializers(const Model& model, PassStats& stats) {
   if (model.ir_version >= 4) return true;
   stats.findings.push_back(
       {.subject = "model",
-       .op = {},
-       .action = {},
        .reason = fmt::format("IR version {} has its weights among the graph inputs: "
                              "run raise-opset first",
                              model.ir_version)});

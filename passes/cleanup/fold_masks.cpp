@@ -135,8 +135,7 @@ class FoldMasks final : public Pass {
       if (!mask || constant->uses().empty()) continue;
       const std::string reason = WhyNot(model, *constant);
       if (!reason.empty()) {
-        stats.findings.push_back(
-            {.subject = constant->name(), .op = {}, .action = {}, .reason = reason});
+        stats.findings.push_back({.subject = constant->name(), .reason = reason});
         continue;
       }
       Value*& value = built[Key(*tensor, *mask)];
@@ -148,10 +147,8 @@ class FoldMasks final : public Pass {
       stats.changed = true;
       stats.findings.push_back(
           {.subject = constant->name(),
-           .op = {},
            .action = fmt::format("causal mask {} computed instead of stored, {} bytes",
-                                 ToString(tensor->dims()), tensor->bytes().size()),
-           .reason = {}});
+                                 ToString(tensor->dims()), tensor->bytes().size())});
       graph.ReplaceUses(constant, value);
       RemoveIfUnused(constant);
     }

@@ -24,8 +24,7 @@ const ValueType* KnownTypes::Find(const Value& value) {
       }
     }
     try {
-      for (Port& port :
-           InferTypes(model_, {.threads = 1, .operator_library = {}, .optimize = false})) {
+      for (Port& port : InferTypes(model_, {.threads = 1, .optimize = false})) {
         types_.emplace(std::move(port.name), std::move(port.type));
       }
     } catch (const UserError&) {

@@ -74,23 +74,19 @@ class RaiseOpset final : public Pass {
     for (const auto& [op, count] : rewritten) {
       stats.findings.push_back({.subject = fmt::format("{} node{}", count, count == 1 ? "" : "s"),
                                 .op = op,
-                                .action = fmt::format("rewritten for opset {}", target_),
-                                .reason = {}});
+                                .action = fmt::format("rewritten for opset {}", target_)});
     }
     RaiseImports(raised, stats);
     model = std::move(raised);
     stats.changed = true;
-    stats.findings.push_back({.subject = "model",
-                              .op = {},
-                              .action = fmt::format("opset {} → {}", before, target_),
-                              .reason = {}});
+    stats.findings.push_back(
+        {.subject = "model", .action = fmt::format("opset {} → {}", before, target_)});
     return stats;
   }
 
  private:
   static void SkipModel(PassStats& stats, std::string reason) {
-    stats.findings.push_back(
-        {.subject = "model", .op = {}, .action = {}, .reason = std::move(reason)});
+    stats.findings.push_back({.subject = "model", .reason = std::move(reason)});
   }
 
   // Reports one node for each operator and reason that stands in the way.
@@ -152,9 +148,7 @@ class RaiseOpset final : public Pass {
     if (inputs > 0) {
       stats.findings.push_back(
           {.subject = fmt::format("{} weight{}", inputs, inputs == 1 ? "" : "s"),
-           .op = {},
-           .action = "no longer listed as graph inputs",
-           .reason = {}});
+           .action = "no longer listed as graph inputs"});
     }
   }
 

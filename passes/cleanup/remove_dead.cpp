@@ -188,9 +188,7 @@ void RemoveInitializers(Model& model, PassStats& stats) {
       stats.changed = true;
       stats.findings.push_back(
           {.subject = value->name(),
-           .op = {},
-           .action = fmt::format("unused, {} bytes", value->initializer()->bytes().size()),
-           .reason = {}});
+           .action = fmt::format("unused, {} bytes", value->initializer()->bytes().size())});
       graph.RemoveInitializer(value);
     }
   });
@@ -233,8 +231,7 @@ void RemoveFunctions(Model& model, PassStats& stats) {
   std::erase_if(model.functions(), [&](const std::unique_ptr<Function>& function) {
     if (reached.count(function.get())) return false;
     stats.changed = true;
-    stats.findings.push_back(
-        {.subject = function->name, .op = {}, .action = "function, not called", .reason = {}});
+    stats.findings.push_back({.subject = function->name, .action = "function, not called"});
     return true;
   });
 }
@@ -253,8 +250,7 @@ class RemoveDead final : public Pass {
       stats.nodes_removed += count;
       stats.findings.push_back({.subject = fmt::format("{} node{}", count, count == 1 ? "" : "s"),
                                 .op = what.first,
-                                .action = "removed: " + what.second,
-                                .reason = {}});
+                                .action = "removed: " + what.second});
     }
     RemoveInitializers(model, stats);
     return stats;
