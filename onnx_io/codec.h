@@ -13,9 +13,6 @@
 
 namespace sparsefuse {
 
-// Deepest nesting of subgraphs. protobuf's own limit of 100 messages allows 33.
-inline constexpr int kMaxSubgraphDepth = 32;
-
 // "ai.onnx" is a spelling of the default domain.
 inline std::string_view NormalDomain(std::string_view domain) {
   return domain == "ai.onnx" ? std::string_view() : domain;

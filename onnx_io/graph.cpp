@@ -42,7 +42,7 @@ std::vector<Value*> Graph::Initializers() const {
 }
 
 Value* Graph::FindValue(std::string_view name) const {
-  const auto found = values_.find(std::string(name));
+  const auto found = values_.find(name);
   return found == values_.end() ? nullptr : found->second.get();
 }
 

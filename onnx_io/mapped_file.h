@@ -40,7 +40,11 @@ struct FileIdentity {
   int64_t modified_ns = 0;  // mtime, since the epoch
   uint64_t links = 1;
 
-  bool operator==(const FileIdentity&) const = default;
+  // The same file with the same content, as far as that shows.
+  bool operator==(const FileIdentity& other) const {
+    return device == other.device && inode == other.inode && size == other.size &&
+           modified_ns == other.modified_ns;
+  }
 };
 
 // Opens a regular file for reading without ever blocking on a FIFO or a device. UserError E_READ

@@ -37,22 +37,6 @@ void ForEachSubgraph(const Attribute& attribute, const Visit& visit) {
   }
 }
 
-void Walk(Graph& root, const std::function<void(Graph&)>& visit) {
-  std::vector<Graph*> stack = {&root};
-  while (!stack.empty()) {
-    Graph* graph = stack.back();
-    stack.pop_back();
-    visit(*graph);
-    const size_t first = stack.size();
-    for (Node* node : graph->Nodes()) {
-      for (const Attribute& attribute : node->attributes()) {
-        ForEachSubgraph(attribute, [&](Graph& inner) { stack.push_back(&inner); });
-      }
-    }
-    std::reverse(stack.begin() + static_cast<ptrdiff_t>(first), stack.end());
-  }
-}
-
 }  // namespace
 
 // --- Value
@@ -154,7 +138,7 @@ void Node::Adopt(const Attribute& attribute) {
     graph.parent_ = this;
     Model* model = graph_ ? graph_->model() : nullptr;
     if (!model) return;
-    Walk(graph, [&](Graph& inner) {
+    ForEachGraph(graph, [&](Graph& inner) {
       for (const auto& [name, value] : inner.values_) model->names_.insert(name);
       for (const auto& node : inner.nodes_) model->names_.insert(node->name_);
     });
@@ -163,7 +147,7 @@ void Node::Adopt(const Attribute& attribute) {
 
 void Node::DetachSubgraphs(const Attribute& attribute) {
   ForEachSubgraph(attribute, [](Graph& graph) {
-    Walk(graph, [](Graph& inner) {
+    ForEachGraph(graph, [](Graph& inner) {
       for (const auto& node : inner.nodes_) {
         for (size_t i = 0; i < node->inputs_.size(); ++i) {
           if (node->inputs_[i]) node->inputs_[i]->RemoveUse({node.get(), static_cast<int>(i)});
@@ -278,9 +262,29 @@ uint64_t Model::WeightBytes() const {
   return total;
 }
 
+void ForEachGraph(Graph& root, const std::function<void(Graph&)>& visit) {
+  std::vector<Graph*> stack = {&root};
+  while (!stack.empty()) {
+    Graph* graph = stack.back();
+    stack.pop_back();
+    visit(*graph);
+    const size_t first = stack.size();
+    for (Node* node : graph->Nodes()) {
+      for (const Attribute& attribute : node->attributes()) {
+        ForEachSubgraph(attribute, [&](Graph& inner) { stack.push_back(&inner); });
+      }
+    }
+    std::reverse(stack.begin() + static_cast<ptrdiff_t>(first), stack.end());
+  }
+}
+
+void ForEachGraph(const Graph& root, const std::function<void(const Graph&)>& visit) {
+  ForEachGraph(const_cast<Graph&>(root), [&](Graph& graph) { visit(graph); });
+}
+
 void ForEachGraph(Model& model, const std::function<void(Graph&)>& visit) {
-  Walk(model.graph(), visit);
-  for (const auto& function : model.functions()) Walk(*function->body, visit);
+  ForEachGraph(model.graph(), visit);
+  for (const auto& function : model.functions()) ForEachGraph(*function->body, visit);
 }
 
 void ForEachGraph(const Model& model, const std::function<void(const Graph&)>& visit) {

@@ -256,6 +256,13 @@ class Graph {
   friend class Value;
   friend struct ModelCodec;
 
+  struct NameHash {
+    using is_transparent = void;  // looked up by std::string_view without a copy
+    size_t operator()(std::string_view name) const noexcept {
+      return std::hash<std::string_view>{}(name);
+    }
+  };
+
   // A value_info entry. Null value: names nothing in this graph; both null: deleted.
   struct Annotation {
     Value* value;
@@ -270,7 +277,7 @@ class Graph {
   Model* model_ = nullptr;  // only in main graphs and function bodies
   Node* parent_ = nullptr;
   std::list<std::unique_ptr<Node>> nodes_;
-  std::unordered_map<std::string, std::unique_ptr<Value>> values_;
+  std::unordered_map<std::string, std::unique_ptr<Value>, NameHash, std::equal_to<>> values_;
   std::vector<Value*> inputs_, outputs_;
   std::vector<std::shared_ptr<const onnx::ValueInfoProto>> input_shells_, output_shells_;
   std::vector<Value*> initializers_, sparse_initializers_;  // null where removed
@@ -340,9 +347,17 @@ class Model {
 // model.graph().
 void ForEachGraph(Model& model, const std::function<void(Graph&)>& visit);
 void ForEachGraph(const Model& model, const std::function<void(const Graph&)>& visit);
+// The same for one graph and its nested subgraphs.
+void ForEachGraph(Graph& root, const std::function<void(Graph&)>& visit);
+void ForEachGraph(const Graph& root, const std::function<void(const Graph&)>& visit);
 
-// Structural checks: names unique and defined before use in scope, no cycles, arity ≥ 1 output,
-// uses and producers consistent, tensors' bytes fit. UserError E_MODEL naming the node.
+// Deepest nesting of subgraphs. protobuf's limit of 100 nested messages allows 33.
+inline constexpr int kMaxSubgraphDepth = 32;
+
+// Structural checks: every input defined in scope, no cycles (among functions neither), every node
+// with an operator and an output, attribute references only in functions; UserError E_MODEL naming
+// the node. E_LIMIT where the graph is larger than any real one: kMaxNodes and its neighbours in
+// verifier.cpp. InternalError if uses, producers and ports contradict each other.
 void Verify(const Model& model);
 
 }  // namespace sparsefuse
