@@ -334,13 +334,18 @@ Tensor Dataset::GatherLabels(std::span<const int64_t> samples) const {
   return GatherRows(labels_, samples);
 }
 
-Splits MakeSplits(int64_t samples, uint64_t seed) {
+Splits MakeSplits(int64_t samples, uint64_t seed, int64_t at_most) {
   std::vector<int64_t> order(static_cast<size_t>(samples));
   std::iota(order.begin(), order.end(), 0);
-  if (samples < 3) return {order, order, order};
   const auto key = [&](int64_t i) { return RandomAt(seed, static_cast<uint64_t>(i)); };
   std::sort(order.begin(), order.end(),
             [&](int64_t a, int64_t b) { return std::pair(key(a), a) < std::pair(key(b), b); });
+  samples = std::min(samples, at_most);
+  order.resize(static_cast<size_t>(samples));
+  if (samples < 3) {
+    std::sort(order.begin(), order.end());
+    return {order, order, order};
+  }
   const int64_t fit = std::max<int64_t>(1, samples * 3 / 5);
   const int64_t select = std::max<int64_t>(1, samples / 5);
   Splits splits;

@@ -73,10 +73,11 @@ class Dataset {
 
 // Disjoint sample indices, ascending: fit computes statistics, select chooses, audit is touched by
 // the final report only. 60/20/20; each has at least one sample from 3 on, otherwise all share all.
+// Of more than `at_most` samples so many are drawn; the rest is in no split.
 struct Splits {
   std::vector<int64_t> fit, select, audit;
 };
-Splits MakeSplits(int64_t samples, uint64_t seed);
+Splits MakeSplits(int64_t samples, uint64_t seed, int64_t at_most = INT64_MAX);
 
 }  // namespace sparsefuse
 
