@@ -1,12 +1,11 @@
 #include "passes/framework/config.h"
 
-#include <openssl/sha.h>
-
 #include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <functional>
 
+#include "onnx_io/digest.h"
 #include "passes/framework/strict_json.h"
 
 namespace sparsefuse {
@@ -380,11 +379,7 @@ std::string ConfigDigest(const Config& config) {
   }
   root["calibration_data"].erase("path");
   const std::string text = root.dump(-1, ' ', true);
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest);
-  std::string hex;
-  for (unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
-  return hex;
+  return Sha256Hex(std::as_bytes(std::span(text)));
 }
 
 std::vector<ConfigSection> ConfigSections() {

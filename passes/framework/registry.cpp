@@ -2,12 +2,16 @@
 
 #include <algorithm>
 
+#include "passes/cleanup/passes.h"
 #include "passes/framework/pass.h"
 
 namespace sparsefuse {
 
+extern const PassInfo kQuantize;
+
 const std::vector<const PassInfo*>& AllPasses() {
-  static const std::vector<const PassInfo*> passes = {};
+  static const std::vector<const PassInfo*> passes = {
+      &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks, &kRemoveDead, &kQuantize};
   return passes;
 }
 
