@@ -39,7 +39,7 @@ void EncodeTensor(const Tensor& tensor, std::string_view name, const PlaceTensor
 class ShellTensors {
  public:
   explicit ShellTensors(ExternalFiles& files) : files_(files) {}
-  void Settle(onnx::TensorProto& tensor);
+  Tensor Settle(onnx::TensorProto& tensor);
   void Settle(onnx::SparseTensorProto& sparse);
   void Settle(onnx::AttributeProto& attribute);
   void Settle(onnx::GraphProto& graph);

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kMaxRank = 64;
 constexpr uint64_t kMaxShellBytes = 64ull << 20;
+constexpr int64_t kMaxDenseBytes = int64_t{1} << 31;
 
 // Bytes moved out of a parsed message.
 class StringStorage final : public Storage {
@@ -344,12 +345,12 @@ void EncodeTensor(const Tensor& tensor, std::string_view name, const PlaceTensor
                   onnx::TensorProto& proto) {
   proto.set_data_type(static_cast<int32_t>(tensor.dtype()));
   proto.mutable_dims()->Assign(tensor.dims().begin(), tensor.dims().end());
-  if (tensor.dtype() == DType::kString) {
-    for (const std::string& text : tensor.strings()) proto.add_string_data(text);
-    return;
-  }
   if (place && place(tensor, name, proto)) {
     proto.set_data_location(onnx::TensorProto::EXTERNAL);
+    return;
+  }
+  if (tensor.dtype() == DType::kString) {
+    for (const std::string& text : tensor.strings()) proto.add_string_data(text);
     return;
   }
   if (tensor.form == TensorForm::kTyped) {
@@ -362,27 +363,59 @@ void EncodeTensor(const Tensor& tensor, std::string_view name, const PlaceTensor
 // --- Tensors that stay in shells
 // --------------------------------------------------------------------
 
-void ShellTensors::Settle(onnx::TensorProto& proto) {
-  const bool external = proto.data_location() == onnx::TensorProto::EXTERNAL;
-  if (!external) {
+Tensor ShellTensors::Settle(onnx::TensorProto& proto) {
+  if (proto.data_location() != onnx::TensorProto::EXTERNAL) {
     onnx::TensorProto copy = proto;
-    DecodeTensor(copy, files_);
-    return;
+    return DecodeTensor(copy, files_);
   }
-  const Tensor tensor = DecodeTensor(proto, files_);
+  Tensor tensor = DecodeTensor(proto, files_);
   moved_bytes_ += tensor.bytes().size();
   if (moved_bytes_ > kMaxShellBytes) {
-    throw UserError(ErrorCode::kLimit,
-                    fmt::format("more than {} bytes of sparse or training tensors are in external "
-                                "data",
-                                kMaxShellBytes));
+    throw UserError(
+        ErrorCode::kLimit,
+        fmt::format("more than {} bytes of sparse or training tensors are external data",
+                    kMaxShellBytes));
   }
   EncodeTensor(tensor, proto.name(), nullptr, proto);
+  return tensor;
 }
 
+// Values must lie inside the dense tensor, in ascending order: runtimes trust that.
 void ShellTensors::Settle(onnx::SparseTensorProto& sparse) {
-  Settle(*sparse.mutable_values());
-  Settle(*sparse.mutable_indices());
+  const Dims dims(sparse.dims().begin(), sparse.dims().end());
+  const Tensor values = Settle(*sparse.mutable_values());
+  const Tensor indices = Settle(*sparse.mutable_indices());
+  const std::optional<int64_t> dense = ElementCount(dims);
+  if (!dense) throw TensorError(fmt::format("dims {} are negative or too large", ToString(dims)));
+  if (values.dtype() != DType::kString &&
+      ByteCount(values.dtype(), dims).value_or(INT64_MAX) > kMaxDenseBytes) {
+    throw UserError(ErrorCode::kLimit,
+                    fmt::format("dims {} of {} need more than {} bytes when dense", ToString(dims),
+                                DTypeName(values.dtype()), kMaxDenseBytes));
+  }
+  const int64_t count = values.size(), rank = std::ssize(dims);
+  const bool linear = indices.dims() == Dims{count};
+  if (indices.dtype() != DType::kInt64 || values.rank() != 1 ||
+      (!linear && indices.dims() != Dims{count, rank})) {
+    throw TensorError(fmt::format("indices are {}{}, expected int64[{}] or int64[{},{}]",
+                                  DTypeName(indices.dtype()), ToString(indices.dims()), count,
+                                  count, rank));
+  }
+  const std::vector<int64_t> numbers = indices.ToInts();
+  int64_t last = -1;
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t position = linear ? numbers[static_cast<size_t>(i)] : 0;
+    bool inside = position >= 0 && position < *dense;
+    for (int64_t k = 0; !linear && inside && k < rank; ++k) {
+      const int64_t index = numbers[static_cast<size_t>(i * rank + k)];
+      const int64_t dim = dims[static_cast<size_t>(k)];
+      inside = index >= 0 && index < dim;
+      position = position * dim + index;  // stays below *dense while inside
+    }
+    if (!inside) throw TensorError(fmt::format("index {} lies outside {}", i, ToString(dims)));
+    if (position <= last) throw TensorError("indices are not in ascending order");
+    last = position;
+  }
 }
 
 void ShellTensors::Settle(onnx::AttributeProto& attribute) {

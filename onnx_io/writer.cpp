@@ -378,7 +378,10 @@ std::string SerializeModelWithoutWeights(const Model& model, uint64_t min_bytes,
   ModelCodec::Encode(
       model,
       [&](const Tensor& tensor, std::string_view name, onnx::TensorProto& written) {
-        if (tensor.bytes().size() < min_bytes || !weights.contains(&tensor)) return false;
+        if (tensor.dtype() == DType::kString || tensor.bytes().size() < min_bytes ||
+            !weights.contains(&tensor)) {
+          return false;
+        }
         MarkExternal(written, "weights", 0, tensor.bytes().size());
         left_out.push_back({std::string(name), tensor});
         return true;
