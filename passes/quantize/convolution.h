@@ -1,0 +1,25 @@
+// The convolutions of a model to static int8 (QDQ), with what lies between them.
+
+#ifndef SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_H_
+#define SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_H_
+
+#include "passes/framework/pass.h"
+#include "passes/quantize/linear_weights.h"
+
+namespace sparsefuse {
+
+struct ConvolutionOptions {
+  PairBound bound = PairBound::kAvx2;
+  bool bias_correction = true;
+};
+
+// Plans, calibrates on the fit split, chooses by measurement which nodes to quantise and on the
+// select split how, and rewrites the main graph in place. Every Conv and ConvTranspose is reported:
+// what was done, or why it stays in float. Without calibration data all stay in float. The measured
+// choice goes to, or comes from, context.decisions["quantize"]["convolution"].
+void QuantizeConvolutions(Model& model, Context& context, const ConvolutionOptions& options,
+                          PassStats& stats);
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_H_
