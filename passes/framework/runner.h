@@ -54,8 +54,8 @@ class ModelSnapshot {
   bool operator==(const ModelSnapshot& other) const;
 
  private:
+  std::vector<LeftOutTensor> large_;  // before bytes_, whose initialisation fills it
   std::string bytes_;
-  std::vector<LeftOutTensor> large_;
 };
 
 }  // namespace sparsefuse
