@@ -373,7 +373,10 @@ std::string SerializeModel(const Model& model) {
 std::string SerializeModelWithoutWeights(const Model& model, uint64_t min_bytes,
                                          std::vector<LeftOutTensor>& left_out) {
   std::unordered_set<const Tensor*> weights;
-  for (const Value* value : model.graph().Initializers()) weights.insert(value->initializer());
+  for (const Value* value : model.graph().Initializers()) {
+    // ONNX Runtime drops unused initializers before it looks for the bytes of the left out ones.
+    if (!value->uses().empty() || value->is_graph_output()) weights.insert(value->initializer());
+  }
   onnx::ModelProto proto;
   ModelCodec::Encode(
       model,

@@ -177,8 +177,13 @@ class LinearQuantizer {
                           layer.output);
     }
     Graph& graph = model_.graph();
-    if (layer.bias_add) graph.RemoveNode(layer.bias_add);
-    graph.RemoveNode(layer.product);
+    for (Node* node : {layer.bias_add, layer.product}) {
+      if (!node) continue;
+      for (Value* operand : node->inputs()) {
+        if (operand && operand->constant()) replaced_.insert(operand);
+      }
+      graph.RemoveNode(node);
+    }
     replaced_.insert(layer.transpose ? layer.transpose->output(0) : layer.weight);
     ++stats_.nodes_removed;
     ++stats_.tensors_rewritten;
