@@ -73,7 +73,11 @@ std::string Examine(Node& norm, Fold& fold) {
   }
   if (!linear->output(0)->has_single_use()) return "the convolution's output has another use";
   const Value* weight = linear->input(1);
-  if (!weight || !weight->constant()) return "the convolution's weight is not constant";
+  if (!weight || !weight->constant()) {
+    return weight && weight->initializer()
+               ? "the convolution's weight is a graph input too, which a caller may override"
+               : "the convolution's weight is not constant";
+  }
   if (!weight->has_single_use()) return "the convolution's weight has another use";
   if (weight->constant()->dtype() != DType::kFloat) return "the convolution's weight is not float";
   const std::optional<Layout> layout = LayoutOf(*linear, *weight->constant());

@@ -17,33 +17,38 @@ struct RuleContext {
   KnownTypes& types;  // of the model before any rule ran
 };
 
-// Rewrites `node`, valid before the change, to the form valid from it on (up to version 21) with
-// the same outputs; it may replace and delete the node. Returns an empty string, or why it cannot;
-// then the graph may be half rewritten and is to be discarded.
-using OpsetRule = std::string (*)(Node& node, const RuleContext& context);
+struct RuleResult {
+  enum { kSame, kRewritten, kRefused } outcome;
+  std::string reason;  // of a refusal
+};
 
-std::string RuleAxesToInput(Node&, const RuleContext&);       // Squeeze, Unsqueeze, Reduce*
-std::string RuleBatchNormSpatial(Node&, const RuleContext&);  // BatchNormalization 9
-std::string RuleBatchNormOutputs(Node&, const RuleContext&);  // BatchNormalization 14
-std::string RuleClipBounds(Node&, const RuleContext&);        // Clip 11
-std::string RuleDftAxis(Node&, const RuleContext&);           // DFT 20
-std::string RuleDropoutRatio(Node&, const RuleContext&);      // Dropout 12
-std::string RuleGridSampleMode(Node&, const RuleContext&);    // GridSample 20
-std::string RuleGroupNorm(Node&, const RuleContext&);         // GroupNormalization 21
-std::string RuleImageScaler(Node&, const RuleContext&);       // ImageScaler, gone since 10
-std::string RulePadInputs(Node&, const RuleContext&);         // Pad 11
-std::string RulePoolCeil(Node&, const RuleContext&);          // AveragePool 19
-std::string RuleResizeFirst(Node&, const RuleContext&);       // Resize 11
-std::string RuleResizeOptional(Node&, const RuleContext&);    // Resize 13
-std::string RuleRoiAlign(Node&, const RuleContext&);          // RoiAlign 16
-std::string RuleScanBatch(Node&, const RuleContext&);         // Scan 9
-std::string RuleScatter(Node&, const RuleContext&);           // Scatter, gone since 11
-std::string RuleSliceInputs(Node&, const RuleContext&);       // Slice 10
-std::string RuleSoftmaxAxis(Node&, const RuleContext&);       // Softmax, LogSoftmax, Hardmax 13
-std::string RuleSplitInput(Node&, const RuleContext&);        // Split 13
-std::string RuleSplitCount(Node&, const RuleContext&);        // Split 18
-std::string RuleTopKInput(Node&, const RuleContext&);         // TopK 10
-std::string RuleUpsample(Node&, const RuleContext&);          // Upsample, gone since 10
+// Brings `node`, valid before the change, to the form valid from it on (up to version 21) with the
+// same outputs; it may replace and delete the node. After a refusal the graph may be half rewritten
+// and is to be discarded.
+using OpsetRule = RuleResult (*)(Node& node, const RuleContext& context);
+
+RuleResult RuleAxesToInput(Node&, const RuleContext&);       // Squeeze, Unsqueeze, Reduce*
+RuleResult RuleBatchNormSpatial(Node&, const RuleContext&);  // BatchNormalization 9
+RuleResult RuleBatchNormOutputs(Node&, const RuleContext&);  // BatchNormalization 14
+RuleResult RuleClipBounds(Node&, const RuleContext&);        // Clip 11
+RuleResult RuleDftAxis(Node&, const RuleContext&);           // DFT 20
+RuleResult RuleDropoutRatio(Node&, const RuleContext&);      // Dropout 12
+RuleResult RuleGridSampleMode(Node&, const RuleContext&);    // GridSample 20
+RuleResult RuleGroupNorm(Node&, const RuleContext&);         // GroupNormalization 21
+RuleResult RuleImageScaler(Node&, const RuleContext&);       // ImageScaler, gone since 10
+RuleResult RulePadInputs(Node&, const RuleContext&);         // Pad 11
+RuleResult RulePoolCeil(Node&, const RuleContext&);          // AveragePool 19
+RuleResult RuleResizeFirst(Node&, const RuleContext&);       // Resize 11
+RuleResult RuleResizeOptional(Node&, const RuleContext&);    // Resize 13
+RuleResult RuleRoiAlign(Node&, const RuleContext&);          // RoiAlign 16
+RuleResult RuleScanBatch(Node&, const RuleContext&);         // Scan 9
+RuleResult RuleScatter(Node&, const RuleContext&);           // Scatter, gone since 11
+RuleResult RuleSliceInputs(Node&, const RuleContext&);       // Slice 10
+RuleResult RuleSoftmaxAxis(Node&, const RuleContext&);       // Softmax, LogSoftmax, Hardmax 13
+RuleResult RuleSplitInput(Node&, const RuleContext&);        // Split 13
+RuleResult RuleSplitCount(Node&, const RuleContext&);        // Split 18
+RuleResult RuleTopKInput(Node&, const RuleContext&);         // TopK 10
+RuleResult RuleUpsample(Node&, const RuleContext&);          // Upsample, gone since 10
 
 }  // namespace sparsefuse
 

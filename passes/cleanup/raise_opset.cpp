@@ -118,11 +118,13 @@ class RaiseOpset final : public Pass {
     const std::vector<OpsetStep> steps = OpsetSteps(op, opset, target_);
     if (steps.empty()) return {};
     if (HasReferences(node)) return "it takes an attribute from its function's attributes";
+    bool changed = false;
     for (const OpsetStep& step : steps) {
-      std::string reason = step.rule(node, context);
-      if (!reason.empty()) return reason;
+      RuleResult result = step.rule(node, context);
+      if (result.outcome == RuleResult::kRefused) return std::move(result.reason);
+      changed = changed || result.outcome == RuleResult::kRewritten;
     }
-    ++rewritten[op];
+    if (changed) ++rewritten[op];
     return {};
   }
 

@@ -88,19 +88,27 @@ bool IsNoOpClip(const Node& node, int64_t opset) {
   return has.low >= allows.low && has.high <= allows.high;  // false where a bound is unknown
 }
 
-// Before version 7 Dropout had an attribute for training; from 12 on it has an input.
-bool IsInferenceDropout(const Node& node, int64_t opset) {
-  if (!IsUnused(node.output(1))) return false;
-  if (opset < 7) return Known<int64_t>(node, "is_test").value_or(0) != 0;
-  if (!node.input(2)) return true;
+// Why Dropout may go, empty if it may not. Before version 7 it had an attribute for training, from
+// 12 on it has an input. A model exported in training mode by mistake is one that ONNX Runtime
+// would run at random, did its optimiser not take such nodes out too, unless they are graph
+// outputs.
+std::string WhyNoOpDropout(const Node& node, int64_t opset) {
+  const char* const kNothing = "does nothing outside training";
+  if (!IsUnused(node.output(1))) return {};
+  if (opset < 7) return Known<int64_t>(node, "is_test").value_or(0) ? kNothing : "";
+  if (!node.input(2)) return kNothing;
   const Tensor* training = node.constant_input(2);
-  return training && training->size() == 1 && training->ToInts().front() == 0;
+  if (!training || training->size() != 1) return {};
+  if (training->ToInts().front() == 0) return kNothing;
+  return node.output(0) && !node.output(0)->is_graph_output()
+             ? "set to training, which ONNX Runtime leaves out too"
+             : "";
 }
 
 // Why the node changes nothing, empty if it may.
 std::string WhyNoOp(const Node& node, int64_t opset) {
   if (node.Is("Identity")) return "does nothing";
-  if (node.Is("Dropout") && IsInferenceDropout(node, opset)) return "does nothing outside training";
+  if (node.Is("Dropout")) return WhyNoOpDropout(node, opset);
   if (node.Is("Cast") && node.input(0)) {
     const DType from = KnownType(*node.input(0));
     if (from != DType::kUndefined &&
