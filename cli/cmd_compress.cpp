@@ -1,0 +1,341 @@
+// compress: read → passes → stage → verify → measure → publish.
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "cli/commands.h"
+#include "cli/compress_config.h"
+#include "cli/compress_report.h"
+#include "cli/console.h"
+#include "cli/operator_library.h"
+#include "cli/output_folder.h"
+#include "cli/system.h"
+#include "onnx_io/reader.h"
+#include "passes/framework/memory.h"
+
+namespace sparsefuse {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+class Compression {
+ public:
+  explicit Compression(const CompressOptions& options);
+
+  void Load();  // model and data
+  void PrintPlan() const;
+  void RunPipeline();
+  void Stage();  // written beside its place, not visible there
+  void Check();  // as a user would load it
+  void Measure();
+  void Publish();
+  void Conclude() const;  // prints; a missed goal is an error from here on
+
+ private:
+  Existing OnExisting() const {
+    return options_.overwrite ? Existing::kReplace : Existing::kRefuse;
+  }
+  std::vector<fs::path> Inputs() const;
+  std::optional<Dataset> LoadData(const fs::path& path) const;
+  SessionOptions ResultOptions(int threads) const;
+  void Describe();
+  void CompareWithOriginal(const Session& original, const Session& result);
+  void JudgeGoals();
+  bool IsCompressed() const;
+  WantedMetrics Wanted() const { return WantedMetrics(config_.evaluation.metrics); }
+  bool Human() const { return options_.common.format == Format::kHuman; }
+
+  const Clock::time_point start_ = Clock::now();
+  const CompressOptions& options_;
+  Config config_;
+  Model teacher_, student_;
+  std::optional<Dataset> calibration_, evaluation_;
+  Context context_;
+  std::optional<OutputFolder> folder_;
+  Reference reference_;
+  const StagedModel* staged_ = nullptr;
+  CompressReport report_;
+};
+
+Compression::Compression(const CompressOptions& options)
+    : options_(options), config_(ConfigOf(options)) {
+  if (!options.output.empty()) CheckOutputFolder(options.output, OnExisting(), Inputs());
+  if (config_.output.emit == Emit::kCustom || !options.operator_library.empty()) {
+    context_.operator_library = FindOperatorLibrary(options.operator_library);
+  }
+}
+
+std::vector<fs::path> Compression::Inputs() const {
+  return {config_.input_model, config_.calibration_data.path, config_.evaluation.path,
+          options_.config};
+}
+
+std::optional<Dataset> Compression::LoadData(const fs::path& path) const {
+  if (path.empty()) return std::nullopt;
+  Dataset data = Dataset::Load(path, teacher_);
+  for (const std::string& warning : data.warnings) spdlog::warn("{}: {}", path.string(), warning);
+  return data;
+}
+
+void Compression::Load() {
+  teacher_ = ReadModel(config_.input_model);
+  calibration_ = LoadData(config_.calibration_data.path);
+  evaluation_ = LoadData(config_.evaluation.path);
+  student_ = teacher_.Clone();
+
+  context_.teacher = &teacher_;
+  if (calibration_) {
+    context_.calibration = &*calibration_;
+    context_.splits = MakeSplits(calibration_->size(), config_.calibration_data.seed,
+                                 config_.calibration_data.samples);
+  }
+  context_.threads = ThreadCount(config_.threads);
+  context_.seed = config_.seed;
+  context_.emit = config_.output.emit;
+  context_.measure = config_.measure;
+  context_.exclude_nodes = config_.nodes_to_exclude;
+  context_.exclude_op_types = config_.op_types_to_exclude;
+  context_.decisions = config_.decisions;
+  context_.progress = MakeProgress(options_.common);
+  for (const std::string& idle : IdleExclusions(context_)) {
+    spdlog::warn("{} matches no node of the model", idle);
+  }
+  Describe();
+}
+
+void Compression::Describe() {
+  report_.model = config_.input_model.filename().string();
+  report_.model_bytes = FileBytes(teacher_, config_.input_model.string());
+  report_.opset = teacher_.opset();
+  report_.inventory = TakeInventory(teacher_);
+  report_.splits = context_.splits;
+  if (calibration_) {
+    report_.calibration_samples = std::min(calibration_->size(), config_.calibration_data.samples);
+  }
+  if (evaluation_) {
+    report_.evaluation_samples = evaluation_->size();
+    report_.evaluation_labelled = evaluation_->has_labels();
+  }
+  if (Human()) Print(IntroductionText(report_));
+}
+
+void Compression::PrintPlan() const {
+  if (!Human()) {
+    nlohmann::ordered_json plan = ToJson(report_, Wanted());
+    for (const char* key : {"result", "changed", "kept_fp32", "seconds", "peak_bytes", "goals"}) {
+      plan.erase(key);
+    }
+    plan["dry_run"] = true;
+    plan["config"] = ResolvedConfig(config_);
+    return PrintJson(plan);
+  }
+  for (const ConfiguredPass& pass : config_.passes) {
+    Print(fmt::format("  {:<15} {}\n", pass.info->name, pass.info->summary));
+  }
+  Print(Line("result", "dry run: nothing is computed or written"));
+}
+
+void Compression::RunPipeline() {
+  folder_.emplace(options_.output, OnExisting(), Inputs());
+  reference_ = MakeReference(teacher_, context_);
+  const Detail detail = options_.common.verbosity > 0 ? Detail::kEach : Detail::kGrouped;
+  const RunnerOptions runner = {.reference = &reference_,
+                                .min_cosine = config_.verification.min_cosine,
+                                .dump_after = options_.dump_after,
+                                .dump_directory = options_.output / "dumps",
+                                .finished = [&](const PassReport& pass) {
+                                  report_.peak_bytes =
+                                      std::max(report_.peak_bytes, pass.peak_bytes);
+                                  if (Human()) Print(PassText(pass, detail));
+                                }};
+  report_.passes = RunPasses(student_, config_.passes, context_, runner);
+  config_.decisions = context_.decisions;
+  report_.changed = IsCompressed();
+  report_.custom_operators = UsesOperatorLibrary(student_);
+}
+
+// A pipeline that compresses has passes that are not exact; one of them must have done something.
+bool Compression::IsCompressed() const {
+  bool any_lossy = false, lossy_changed = false, changed = false;
+  for (const PassReport& pass : report_.passes) {
+    const bool lossy = FindPass(pass.name)->exactness == Exactness::kLossy;
+    any_lossy |= lossy;
+    changed |= pass.stats.changed;
+    lossy_changed |= lossy && pass.stats.changed;
+  }
+  return any_lossy ? lossy_changed : changed;
+}
+
+// Why a model that was not compressed stays as it is: what most layers were skipped for.
+std::string WhyKept(const std::vector<PassReport>& passes) {
+  std::vector<Finding> skipped;
+  for (const PassReport& pass : passes) {
+    if (FindPass(pass.name)->exactness == Exactness::kLossless) continue;
+    skipped.insert(skipped.end(), pass.stats.findings.begin(), pass.stats.findings.end());
+  }
+  const std::string reason = CommonReason(skipped);
+  return reason.empty() ? "no pass found anything to compress" : reason;
+}
+
+// The tool's own entries replaced, others kept.
+void SetMetadata(Model& model, const std::vector<std::pair<std::string, std::string>>& own) {
+  std::erase_if(model.metadata, [](const auto& e) { return e.first.starts_with("sparsefuse."); });
+  model.metadata.insert(model.metadata.end(), own.begin(), own.end());
+}
+
+void Compression::Stage() {
+  const bool full = reference_.basis == Basis::kData;
+  SetMetadata(student_, {{"sparsefuse.version", ToolVersion()},
+                         {"sparsefuse.config_sha256", ConfigDigest(config_)},
+                         {"sparsefuse.verified", full ? "full" : "structure"}});
+  staged_ = &folder_->StageModel(student_, config_.output.external_data);
+  report_.output_bytes = staged_->bytes();
+}
+
+SessionOptions Compression::ResultOptions(int threads) const {
+  return {.threads = threads,
+          .operator_library = report_.custom_operators ? context_.operator_library : fs::path()};
+}
+
+void Compression::Check() {
+  Exactness exactness = Exactness::kLossless;
+  for (const PassReport& pass : report_.passes) {
+    if (pass.stats.changed) exactness = std::max(exactness, FindPass(pass.name)->exactness);
+  }
+  const fs::path& path = staged_->staged_path();
+  try {
+    const Model reloaded = ReadModel(path);
+    Verify(reloaded);
+    VerifySignature(teacher_, reloaded);
+    report_.verification = VerifyAgainst(
+        reference_, [&] { return Session(path, ResultOptions(context_.threads)); }, exactness,
+        config_.verification.min_cosine);
+    if (report_.custom_operators) {
+      const Session with(path, ResultOptions(context_.threads));
+      const Session without(path, {.threads = context_.threads, .operator_library = {}});
+      report_.bodies = VerifyBodies(reference_, with, without);
+    }
+  } catch (UserError& error) {
+    // The staged file is ours: whatever is wrong with it is a failed verification.
+    error.code = ErrorCode::kVerify;
+    error.file = (options_.output / kModelName).string();
+    throw;
+  }
+  CheckUnchanged(teacher_);
+}
+
+void Compression::Measure() {
+  if (reference_.basis == Basis::kNothing) {
+    report_.no_latency_because = "the engine cannot run the original";
+    return;
+  }
+  const Session original(teacher_, {.threads = context_.threads, .operator_library = {}});
+  const Session result(staged_->staged_path(), ResultOptions(context_.threads));
+  CompareWithOriginal(original, result);
+
+  const Dataset* data = evaluation_ ? &*evaluation_ : context_.calibration;
+  if (!data || !config_.measure) {
+    report_.no_latency_because = data ? "\"measure\" is false" : "no data";
+    return;
+  }
+  const Session original_alone(teacher_, {.threads = 1, .operator_library = {}});
+  const Session result_alone(staged_->staged_path(), ResultOptions(1));
+  const Session* const sessions[] = {&original_alone, &result_alone};
+  report_.latencies = TimeBatches(sessions, *data, {});
+}
+
+// On the evaluation data, else on the split of the calibration data that nothing was tuned on.
+void Compression::CompareWithOriginal(const Session& original, const Session& result) {
+  const Dataset* data = evaluation_ ? &*evaluation_ : context_.calibration;
+  if (!data) return;
+  std::vector<int64_t> samples = context_.splits.audit;
+  if (evaluation_) {
+    samples.resize(static_cast<size_t>(evaluation_->size()));
+    std::iota(samples.begin(), samples.end(), 0);
+  }
+  const EvaluateOptions evaluate = {.progress = [&](int64_t done, int64_t total) {
+    context_.progress("comparing with the original", done, total);
+  }};
+  report_.scores = MakeScores(CompareModels(original, result, *data, samples, evaluate),
+                              evaluation_ ? "evaluation data" : "audit split",
+                              static_cast<int64_t>(samples.size()), config_.seed);
+  if (evaluation_) Wanted().Check(*report_.scores);
+}
+
+void Compression::JudgeGoals() {
+  const Config::Goal& goal = config_.goal;
+  if (goal.max_drop) {
+    const double drop = report_.scores ? report_.scores->Drop() : std::nan("");
+    report_.goals.push_back({"max_drop", *goal.max_drop, drop});
+  }
+  if (goal.size_ratio) {
+    const double ratio =
+        static_cast<double>(report_.output_bytes) / static_cast<double>(report_.model_bytes);
+    report_.goals.push_back({"size_ratio", *goal.size_ratio, ratio});
+  }
+  if (goal.latency_ratio) {
+    double slowest = report_.latencies.empty() ? std::nan("") : 0;
+    for (const BatchLatency& latency : report_.latencies) {
+      slowest = std::max(slowest, 1 / latency.Speedup(1));
+    }
+    report_.goals.push_back({"latency_ratio", *goal.latency_ratio, slowest});
+  }
+}
+
+void Compression::Publish() {
+  if (!report_.changed) report_.kept_because = WhyKept(report_.passes);
+  report_.output = (options_.output / kModelName).string();
+  JudgeGoals();
+  report_.peak_bytes = std::max(report_.peak_bytes, PeakMemoryBytes());
+  report_.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  if (report_.custom_operators) {
+    folder_->StageCopy(kOperatorLibraryName, context_.operator_library);
+  }
+  folder_->Stage(kConfigName, ResolvedConfig(config_, options_.output).dump(2) + "\n");
+  folder_->Stage(kMetricsName, ToJson(report_, Wanted()).dump(2) + "\n");
+  folder_->Publish();
+}
+
+void Compression::Conclude() const {
+  if (Human()) {
+    Print(ResultText(report_, Wanted()));
+  } else {
+    nlohmann::ordered_json json = ToJson(report_, Wanted());
+    json["output"] = report_.output;
+    PrintJson(json);
+  }
+  for (const GoalResult& goal : report_.goals) {
+    if (goal.met()) continue;
+    throw UserError(ErrorCode::kGoal,
+                    fmt::format("{} is {:.4g}, at most {:.4g} was wanted", goal.name, goal.reached,
+                                goal.wanted),
+                    "the result is saved")
+        .InFile(report_.output);
+  }
+  if (!report_.changed && !report_.goals.empty()) {
+    throw UserError(ErrorCode::kGoal, "kept fp32: " + report_.kept_because, "the result is saved")
+        .InFile(report_.output);
+  }
+}
+
+}  // namespace
+
+void Run(const CompressOptions& options) {
+  Compression run(options);
+  run.Load();
+  if (options.dry_run) return run.PrintPlan();
+  run.RunPipeline();
+  run.Stage();
+  run.Check();
+  run.Measure();
+  run.Publish();
+  run.Conclude();
+}
+
+}  // namespace sparsefuse

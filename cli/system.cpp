@@ -1,0 +1,51 @@
+#include "cli/system.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "generated/cli/commit.h"  // made by cli/commit.cmake
+#include "kernels/base/cpu_features.h"
+#include "passes/engine/engine.h"
+
+namespace sparsefuse {
+
+std::string ToolVersion() { return SPARSEFUSE_VERSION; }
+
+std::string CpuText() {
+  std::array<char, 256> text{};
+  DescribeCpuFeatures(DetectCpuFeatures(), text);
+  return text.data();
+}
+
+int ThreadCount(std::optional<int64_t> wanted) {
+  if (wanted && *wanted > 0) return static_cast<int>(*wanted);
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+nlohmann::ordered_json DescribeTool() {
+  return {{"version", ToolVersion()},
+          {"commit", kCommit},
+          {"onnxruntime", EngineVersion()},
+          {"protobuf", SPARSEFUSE_PROTOBUF_VERSION},
+          {"cpu", CpuText()}};
+}
+
+void Run(const VersionOptions& options) {
+  const nlohmann::ordered_json tool = DescribeTool();
+  if (options.common.format == Format::kJson) return PrintJson(tool);
+  Print(fmt::format("sparsefuse {} ({})\nONNX Runtime {}\nprotobuf {}\ncpu {}\n",
+                    tool["version"].get<std::string>(), tool["commit"].get<std::string>(),
+                    tool["onnxruntime"].get<std::string>(), tool["protobuf"].get<std::string>(),
+                    tool["cpu"].get<std::string>()));
+}
+
+void Run(const HelpOptions& options) { Print(options.text); }
+
+}  // namespace sparsefuse

@@ -1,0 +1,24 @@
+// What the program runs on, for reports and defaults.
+
+#ifndef SPARSEFUSE_CLI_SYSTEM_H_
+#define SPARSEFUSE_CLI_SYSTEM_H_
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+namespace sparsefuse {
+
+std::string ToolVersion();  // "0.1.0"
+std::string CpuText();      // "avx2 fma f16c"
+
+// `wanted`, or one for each core that this process may use.
+int ThreadCount(std::optional<int64_t> wanted);
+
+// {version, commit, onnxruntime, protobuf, cpu}
+nlohmann::ordered_json DescribeTool();
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_CLI_SYSTEM_H_

@@ -1,0 +1,37 @@
+// Numbers and lists as people read them.
+
+#ifndef SPARSEFUSE_CLI_TEXT_H_
+#define SPARSEFUSE_CLI_TEXT_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "passes/framework/pass.h"
+
+namespace sparsefuse {
+
+std::string BytesText(uint64_t bytes);         // "13.6 MB", powers of 1,000 as disks are sold
+std::string CountText(int64_t count);          // "12.9 M"
+std::string SignedText(double x, int digits);  // "+0.6", "−1.1", "0.0"
+std::string Plural(int64_t count, std::string_view noun);  // "1 layer", "4 layers"
+
+// A line of a report: the label, at least ten columns wide, then the text.
+std::string Line(std::string_view label, std::string_view text);
+
+// Findings, each kind of thing on one line: "12 × MatMul: int8 linear 128→384 (custom)". Those
+// whose texts differ in numbers alone are one kind, shown by the first "and 11 alike". With `each`,
+// every finding by its name.
+enum class Detail { kGrouped, kEach };
+struct FindingLines {
+  std::vector<std::string> done, skipped;
+};
+FindingLines Summarize(const std::vector<Finding>& findings, Detail detail);
+
+// The reason that most skipped findings have; empty if none was skipped.
+std::string CommonReason(const std::vector<Finding>& findings);
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_CLI_TEXT_H_
