@@ -14,6 +14,7 @@
 #include <climits>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <utility>
 
 #include "onnx_io/codec.h"
@@ -205,23 +206,34 @@ fs::path TemporaryName(const fs::path& target, std::string_view suffix) {
 class ToFile final : public google::protobuf::io::CopyingOutputStream {
  public:
   explicit ToFile(OutputFile& file) : file_(file) {}
-  bool Write(const void* buffer, int size) override {
-    file_.Append({static_cast<const std::byte*>(buffer), static_cast<size_t>(size)});
-    return true;
+  // protobuf flushes in destructors too, where an exception would end the program.
+  bool Write(const void* buffer, int size) noexcept override {
+    try {
+      file_.Append({static_cast<const std::byte*>(buffer), static_cast<size_t>(size)});
+      return true;
+    } catch (...) {
+      error_ = std::current_exception();
+      return false;
+    }
+  }
+  void Rethrow() const {
+    if (error_) std::rethrow_exception(error_);
   }
 
  private:
   OutputFile& file_;
+  std::exception_ptr error_;
 };
 
 void WriteMessage(const onnx::ModelProto& proto, OutputFile& file) {
   ToFile sink(file);
-  google::protobuf::io::CopyingOutputStreamAdaptor stream(&sink, kChunk);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  proto.SerializeWithCachedSizes(&coded);
-  coded.Trim();
-  SF_CHECK(!coded.HadError() && stream.Flush());
+  {
+    google::protobuf::io::CopyingOutputStreamAdaptor stream(&sink, kChunk);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    proto.SerializeWithCachedSizes(&coded);
+  }
+  sink.Rethrow();
 }
 
 std::string ToBytes(const onnx::ModelProto& proto) {
