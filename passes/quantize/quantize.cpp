@@ -11,6 +11,7 @@
 #include "passes/framework/pass.h"
 #include "passes/quantize/convolution.h"
 #include "passes/quantize/quantize_linear.h"
+#include "passes/quantize/storage.h"
 #include "passes/quantize/variants.h"
 
 namespace sparsefuse {
@@ -58,6 +59,7 @@ class Quantize final : public Pass {
     } else {
       Linear(model, context, stats);
     }
+    if (params_.Bool("storage")) StoreFloatWeights(model, context, stats);
     context.exclude_nodes = users;
     return stats;
   }
@@ -131,6 +133,10 @@ const PassInfo kQuantize = {
                {.name = "bias_correction",
                 .otherwise = true,
                 .summary = "Correct biases for the mean error of the weights (needs data)."},
+               {.name = "storage",
+                .otherwise = true,
+                .summary = "Store weights as int8 also where a layer computes in float; they are "
+                           "unpacked once, at load."},
                {.name = "portable",
                 .otherwise = true,
                 .summary = "Bound pairs of weights so that integer products are exact on CPUs "
