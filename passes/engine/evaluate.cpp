@@ -110,12 +110,13 @@ Comparison CompareModels(const Session& reference, const Session& candidate, con
                    comparison.outputs[i].distances.Add(expected, found, kinds[i]);
                    if (i != probe.main_output || probe.metric == TaskMetric::kNone) continue;
                    if (found.dims() != expected.dims()) {
-            throw UserError(ErrorCode::kVerify,
-                            fmt::format("the result's output \"{}\" is {}, the original's {}",
-                                        Printable(probe.names[i]), ToString(results[1][i].dims()),
-                                        ToString(results[0][i].dims())));
-          }
-          const Tensor labels = data.GatherLabels(own);
+                     throw UserError(
+                         ErrorCode::kVerify,
+                         fmt::format("the result's output \"{}\" is {}, the original's {}",
+                                     Printable(probe.names[i]), ToString(results[1][i].dims()),
+                                     ToString(results[0][i].dims())));
+                   }
+                   const Tensor labels = data.GatherLabels(own);
                    comparison.reference_score.Add(expected, labels, kinds[i]);
                    comparison.candidate_score.Add(found, labels, kinds[i]);
                  }

@@ -68,8 +68,15 @@ std::string CleanReason(std::string_view message) {
       flat += ' ';
     }
   }
+  // The file is named by the error's own field.
+  constexpr std::string_view kLoad = "Load model from ", kFailed = " failed:";
+  size_t start = 0;
+  if (flat.starts_with(kLoad)) {
+    const size_t failed = flat.find(kFailed);
+    if (failed != std::string::npos) start = failed + kFailed.size();
+  }
   std::string reason;
-  for (size_t at = 0; at < flat.size();) {
+  for (size_t at = start; at < flat.size();) {
     size_t skipped = SourcePosition(flat, at);
     if (skipped == 0) {
       reason += flat[at++];
