@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "passes/cleanup/constants.h"
+#include "passes/cleanup/edits.h"
 #include "passes/cleanup/passes.h"
 
 namespace sparsefuse {

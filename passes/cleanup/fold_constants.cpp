@@ -23,7 +23,7 @@
 #include <variant>
 #include <vector>
 
-#include "passes/cleanup/constants.h"
+#include "passes/cleanup/edits.h"
 #include "passes/cleanup/passes.h"
 #include "passes/engine/engine.h"
 
@@ -181,12 +181,26 @@ class GraphFolder {
       if (graph_output) {
         stats_.Skip(**node, "its result is a graph output");
       } else if (stored > source_bytes + kSmallBytes) {
-        stats_.Skip(**node, fmt::format("its result takes {} bytes, what it is made from {}",
-                                        stored, source_bytes));
+        // Of a chain that grows, the end tells enough.
+        if (!FeedsComputedOnly(**node)) {
+          stats_.Skip(**node, fmt::format("its result takes {} bytes, what it is made from {}",
+                                          stored, source_bytes));
+        }
       } else if (used) {
         folded_.insert(*node);
       }
     }
+  }
+
+  bool FeedsComputedOnly(const Node& node) const {
+    for (const Value* output : node.outputs()) {
+      if (!output) continue;
+      for (const Use& use : output->uses()) {
+        if (std::find(computed_.begin(), computed_.end(), use.node) == computed_.end())
+          return false;
+      }
+    }
+    return true;
   }
 
   // Whether something that stays reads it.
@@ -216,9 +230,7 @@ class GraphFolder {
     for (const auto& [op, count] : counts) {
       stats_.changed = true;
       stats_.nodes_removed += count;
-      stats_.findings.push_back({.subject = fmt::format("{} node{}", count, count == 1 ? "" : "s"),
-                                 .op = op,
-                                 .action = "computed"});
+      stats_.findings.push_back(Counted(count, op, "computed"));
     }
   }
 

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "passes/cleanup/constants.h"
+#include "passes/cleanup/edits.h"
 #include "passes/cleanup/passes.h"
 #include "passes/lower/builder.h"
 
@@ -103,7 +103,8 @@ std::string Key(const Tensor& tensor, const CausalMask& mask) {
   std::string key =
       fmt::format("{} {} {} ", DTypeName(tensor.dtype()), ToString(tensor.dims()), mask.diagonal);
   for (int64_t index : {mask.below, mask.above}) {
-    for (std::byte byte : Element(tensor, index).bytes()) key.push_back(static_cast<char>(byte));
+    const Tensor value = Element(tensor, index);
+    for (std::byte byte : value.bytes()) key.push_back(static_cast<char>(byte));
   }
   return key;
 }

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "passes/cleanup/edits.h"
 #include "passes/cleanup/known_types.h"
 #include "passes/cleanup/opset_table.h"
 #include "passes/cleanup/passes.h"
@@ -72,9 +73,7 @@ class RaiseOpset final : public Pass {
     if (!stats.findings.empty()) return stats;
 
     for (const auto& [op, count] : rewritten) {
-      stats.findings.push_back({.subject = fmt::format("{} node{}", count, count == 1 ? "" : "s"),
-                                .op = op,
-                                .action = fmt::format("rewritten for opset {}", target_)});
+      stats.findings.push_back(Counted(count, op, fmt::format("rewritten for opset {}", target_)));
     }
     RaiseImports(raised, stats);
     model = std::move(raised);

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "passes/cleanup/edits.h"
 #include "passes/cleanup/passes.h"
 
 namespace sparsefuse {
@@ -144,7 +145,6 @@ bool Bypass(Node* node) {
 // --- The pass
 // -------------------------------------------------------------------------------------
 
-// Counts what went, by operator: a line for each of 300 constants would help nobody.
 using Counts = std::map<std::pair<std::string, std::string>, int64_t>;  // (operator, why)
 
 int64_t OpsetOf(const Model& model, const Graph& graph) {
@@ -256,9 +256,7 @@ class RemoveDead final : public Pass {
     for (const auto& [what, count] : counts) {
       stats.changed = true;
       stats.nodes_removed += count;
-      stats.findings.push_back({.subject = fmt::format("{} node{}", count, count == 1 ? "" : "s"),
-                                .op = what.first,
-                                .action = "removed: " + what.second});
+      stats.findings.push_back(Counted(count, what.first, "removed: " + what.second));
     }
     RemoveInitializers(model, stats);
     return stats;

@@ -1,9 +1,11 @@
-// Small edits of constants that the cleanup passes share.
+// Small edits and reports that the cleanup passes share.
 
-#ifndef SPARSEFUSE_PASSES_CLEANUP_CONSTANTS_H_
-#define SPARSEFUSE_PASSES_CLEANUP_CONSTANTS_H_
+#ifndef SPARSEFUSE_PASSES_CLEANUP_EDITS_H_
+#define SPARSEFUSE_PASSES_CLEANUP_EDITS_H_
 
 #include <cstddef>
+#include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "onnx_io/model.h"
@@ -27,6 +29,9 @@ void RemoveIfUnused(Value* value);
 // node's output and `role` ("weight", "bias"). Not for function bodies.
 void ReplaceConstant(Node& node, size_t index, std::string_view role, Tensor tensor);
 
+// What was done to `count` nodes of one operator: a line for each of 300 would help nobody.
+Finding Counted(int64_t count, const std::string& op, std::string action);
+
 }  // namespace sparsefuse
 
-#endif  // SPARSEFUSE_PASSES_CLEANUP_CONSTANTS_H_
+#endif  // SPARSEFUSE_PASSES_CLEANUP_EDITS_H_

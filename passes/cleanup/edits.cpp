@@ -1,4 +1,4 @@
-#include "passes/cleanup/constants.h"
+#include "passes/cleanup/edits.h"
 
 #include <fmt/format.h>
 
@@ -44,6 +44,10 @@ void ReplaceConstant(Node& node, size_t index, std::string_view role, Tensor ten
   while (node.inputs().size() <= index) graph.AddInput(&node, nullptr);
   graph.SetInput(&node, index, graph.AddInitializer(graph.FreshName(name), std::move(tensor)));
   RemoveIfUnused(old);
+}
+
+Finding Counted(int64_t count, const std::string& op, std::string action) {
+  return {.subject = fmt::format("{} {}", count, op), .op = op, .action = std::move(action)};
 }
 
 }  // namespace sparsefuse
