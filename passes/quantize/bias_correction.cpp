@@ -33,7 +33,8 @@ Value* AddChannelMean(Builder& builder, Graph& graph, const Output& output) {
 }
 
 // Channel means of each output over `samples`.
-std::vector<std::vector<double>> ChannelMeans(const Model& model, const std::vector<Output>& outputs,
+std::vector<std::vector<double>> ChannelMeans(const Model& model,
+                                              const std::vector<Output>& outputs,
                                               std::span<const int64_t> samples,
                                               const Context& context) {
   Model probe = model.Clone();
@@ -44,8 +45,8 @@ std::vector<std::vector<double>> ChannelMeans(const Model& model, const std::vec
     probe.graph().AddGraphOutput(mean);
     means.push_back(mean->name());
   }
-  const Session session(
-      probe, {.threads = context.threads, .operator_library = context.operator_library});
+  const Session session(probe,
+                        {.threads = context.threads, .operator_library = context.operator_library});
   std::vector<std::vector<double>> sums(outputs.size());
   double seen = 0;
   ForEachBatch(session, *context.calibration, samples, kBatch, means,
@@ -69,9 +70,8 @@ std::vector<std::vector<double>> ChannelMeans(const Model& model, const std::vec
 double CountMacs(const Model& model, const std::vector<Node*>& products, const Context& context) {
   std::vector<std::string> names;
   for (const Node* node : products) names.push_back(node->output(0)->name());
-  const Session session(
-      WithOutputs(model, names),
-      {.threads = context.threads, .operator_library = context.operator_library});
+  const Session session(WithOutputs(model, names),
+                        {.threads = context.threads, .operator_library = context.operator_library});
   const std::vector<int64_t> sample = {CalibrationSamples(context).front()};
   double macs = 0;
   ForEachBatch(session, *context.calibration, sample, 1, names,
@@ -91,8 +91,7 @@ double CountMacs(const Model& model, const std::vector<Node*>& products, const C
 int64_t CorrectionSamples(int64_t available, size_t products, double macs) {
   const double runs = std::max(1.0, macs * static_cast<double>(products));
   const double affordable = std::min(kCorrectionMacs / runs, 1e9);
-  return std::min(available,
-                  std::max(kFewestCorrectionSamples, static_cast<int64_t>(affordable)));
+  return std::min(available, std::max(kFewestCorrectionSamples, static_cast<int64_t>(affordable)));
 }
 
 Corrections CorrectBiases(const Model& reference, const Quantise& quantise,
@@ -109,9 +108,9 @@ Corrections CorrectBiases(const Model& reference, const Quantise& quantise,
     outputs.push_back({product.key, value->producer()->constant_input(1)->rank()});
   }
   std::vector<int64_t> samples = CalibrationSamples(context);
-  samples.resize(static_cast<size_t>(
-      CorrectionSamples(static_cast<int64_t>(samples.size()), products.size(),
-                        CountMacs(reference, nodes, context))));
+  samples.resize(
+      static_cast<size_t>(CorrectionSamples(static_cast<int64_t>(samples.size()), products.size(),
+                                            CountMacs(reference, nodes, context))));
   const std::vector<std::vector<double>> wanted =
       ChannelMeans(reference, outputs, samples, context);
   for (size_t i = 0; i < products.size(); ++i) {

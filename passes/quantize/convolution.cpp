@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,8 @@
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/convolution_emit.h"
 #include "passes/quantize/convolution_variants.h"
+#include "passes/quantize/linear.h"
+#include "passes/quantize/stored_filters.h"
 #include "passes/quantize/variants.h"
 
 namespace sparsefuse {
@@ -35,18 +36,7 @@ bool IsQuantised(const Model& model) {
   return found;
 }
 
-// Why no convolution of this model can be quantised; empty if some may.
-std::string WhyNone(const Model& model, const Context& context) {
-  if (IsQuantised(model)) return "the model is quantised already";
-  if (model.opset() < kPerChannelOpset) {
-    return fmt::format("opset {} has no per-channel DequantizeLinear (needs {})", model.opset(),
-                       kPerChannelOpset);
-  }
-  if (!context.calibration) return "needs calibration data";
-  return "";
-}
-
-std::string WhyFloatHere(const Node& node, const Context& context, bool in_main_graph) {
+std::string WhyNothing(const Node& node, const Context& context, bool in_main_graph) {
   if (context.Excluded(node)) return "excluded";
   if (!in_main_graph) return "in a subgraph or function";
   if (node.Is("ConvTranspose")) return "ONNX Runtime has no 8-bit ConvTranspose";
@@ -54,13 +44,38 @@ std::string WhyFloatHere(const Node& node, const Context& context, bool in_main_
   return HasFiniteWeights(node) ? "" : "weight or bias has NaN or infinite values";
 }
 
+// Why no convolution of this model can compute in int8; empty if some may.
+std::string WhyNotStatic(const Model& model, const Context& context) {
+  if (!context.calibration) return "static int8 needs calibration data";
+  if (model.opset() < kPerChannelOpset) {
+    return fmt::format("opset {} has no per-channel DequantizeLinear, {} has", model.opset(),
+                       kPerChannelOpset);
+  }
+  return "";
+}
+
+// Too small for the quantiser of linear layers.
+bool IsSmallGemm(const Node& node) {
+  if (!node.Is("Gemm")) return false;
+  const Dims& dims = node.constant_input(1)->dims();
+  const bool rows = node.GetInt("transB", 0) != 0;
+  return dims[rows ? 1 : 0] < kMinLinearInputs || dims[rows ? 0 : 1] < kMinLinearOutputs;
+}
+
+std::string Describe(const Node& product) {
+  return fmt::format("{} {}", product.Is("Conv") ? "filters" : "weight",
+                     ToString(product.constant_input(1)->dims()));
+}
+
+// How far a model's outputs are from the float model's.
 struct Distance {
-  double cosine = 1, agreement = 1, error = 0;
+  double cosine = 1, agreement = 1;  // the worst of its outputs
+  double error = 0;                  // relative, summed over its outputs
 
   bool IsClose() const { return cosine >= kLowestCosine && agreement >= 1 - kMostFlips; }
 };
 
-// One model, one run: find → measure → calibrate → choose → rewrite.
+// One model, one run: find → calibrate → measure → choose → rewrite.
 class ConvolutionQuantizer {
  public:
   ConvolutionQuantizer(Model& model, Context& context, const ConvolutionOptions& options,
@@ -69,41 +84,51 @@ class ConvolutionQuantizer {
         context_(context),
         options_(options),
         stats_(stats),
-        filters_(options.bound, context.threads) {}
+        filters_(options.bound, context.threads),
+        stored_filters_(PairBound::kNone, context.threads) {}
 
   void Run() {
     if (!FindConvolutions()) return;
-    variants_ = ListVariants(model_.graph(), context_, float_keys_);
-    Calibrate();
-    const std::optional<size_t> chosen = ChooseMeasured();
-    if (!chosen) {
-      SkipAll(fmt::format("int8 measured at ×{:.2f} of float's speed", best_ratio_));
+    variants_ = ListVariants(model_.graph(), context_, untouched_);
+    why_float_ = WhyNotStatic(model_, context_);
+    if (why_float_.empty()) Calibrate();
+    const ConvolutionVariant& variant = why_float_.empty() ? ChooseMeasured() : variants_.back();
+    Built built = BuildBest(variant);
+    const Distance distance = context_.calibration ? Measure(built.model) : Distance{};
+    if (!distance.IsClose()) {
+      SkipAll(fmt::format("int8 outputs are too far from float's (cosine {:.3f}, agreement {:.3f})",
+                          distance.cosine, distance.agreement));
       return;
     }
-    Quantise(variants_[*chosen]);
+    Report(built);
+    model_ = std::move(built.model);
   }
 
  private:
-  // Reports what stays in float whatever is measured; false if nothing else is left.
+  // One way to quantise the model, carried out on a copy.
+  struct Built {
+    Model model;
+    Emission emission;
+    std::set<std::string> stored;  // products that compute in float on int8 filters
+  };
+
+  // Reports what is left alone whatever is measured; false if nothing else is there.
   bool FindConvolutions() {
-    const std::string none = WhyNone(model_, context_);
+    const bool quantised = IsQuantised(model_);
     bool found = false;
     ForEachGraph(model_, [&](Graph& graph) {
       const bool main = &graph == &model_.graph();
       for (Node* node : graph.TopologicalOrder()) {
-        const bool product = node->Is("Conv") || node->Is("ConvTranspose");
-        if (!product) {
-          if (main && node->Is("Gemm") && !HasFiniteWeights(*node)) float_keys_.insert(KeyOf(*node));
-          continue;
-        }
-        std::string reason = WhyFloatHere(*node, context_, main);
-        if (reason.empty()) reason = none;
+        if (main && node->Is("Gemm") && !HasFiniteWeights(*node)) untouched_.insert(KeyOf(*node));
+        if (!node->Is("Conv") && !node->Is("ConvTranspose")) continue;
+        std::string reason = WhyNothing(*node, context_, main);
+        if (reason.empty() && quantised) reason = "the model is quantised already";
         if (reason.empty()) {
           found = true;
           continue;
         }
         stats_.Skip(*node, reason);
-        if (main) float_keys_.insert(KeyOf(*node));
+        if (main) untouched_.insert(KeyOf(*node));
       }
     });
     return found;
@@ -119,16 +144,15 @@ class ConvolutionQuantizer {
       }
     }
     histograms_ = CollectHistograms(model_, {names.begin(), names.end()}, context_);
+    for (const auto& [name, histogram] : histograms_) {
+      if (histogram.finite()) continue;
+      why_float_ = fmt::format("tensor \"{}\" has NaN or infinite values", Printable(name));
+    }
   }
-
-  struct Built {
-    Model model;
-    Emission emission;
-  };
 
   Built Build(const ConvolutionVariant& variant, RangeMethod method,
               const Corrections& corrections) {
-    Built built{model_.Clone(), {}};
+    Built built{model_.Clone(), {}, {}};
     const ConvolutionPlan plan =
         PlanConvolutions(built.model.graph(), context_, variant.keep_float);
     std::vector<ActivationCode> codes;
@@ -139,70 +163,122 @@ class ConvolutionQuantizer {
       }
       codes.push_back(CodeOf(range));
     }
-    built.emission = EmitConvolutions(built.model, plan, codes, filters_,
-                                      {.pad_channels = variant.pad_channels,
-                                       .corrections = corrections});
+    built.emission =
+        EmitConvolutions(built.model, plan, codes, filters_,
+                         {.pad_channels = variant.pad_channels, .corrections = corrections});
+    built.stored = StoreFilters(built.model, KeysToStore(built.emission), stored_filters_);
     return built;
   }
 
-  // The variant to use; nothing if float is not beaten. Without measuring: the first, "all".
-  std::optional<size_t> ChooseMeasured() {
+  // What computes in float although it might not have: every such convolution, and the Gemms behind
+  // them that are too small for the quantiser of linear layers.
+  std::set<std::string> KeysToStore(const Emission& emission) const {
+    std::set<std::string> keys;
+    for (const Node* node : model_.graph().Nodes()) {
+      const std::string key = KeyOf(*node);
+      if (untouched_.contains(key)) continue;
+      const bool gemm = variants_.back().keep_float.contains(key) && IsSmallGemm(*node);
+      if (node->Is("Conv") || gemm) keys.insert(key);
+    }
+    for (const EmittedProduct& product : emission.products) keys.erase(product.key);
+    return keys;
+  }
+
+  // Without measuring the first, "all"; the last, "weights-only", if float is not beaten.
+  const ConvolutionVariant& ChooseMeasured() {
     nlohmann::json& decision = context_.decisions["quantize"]["convolution"];
     if (decision.is_object()) return Replay(decision);
-    if (!context_.measure) {
-      decision = {{"variant", variants_[0].name}, {"speedup", 0.0}};
-      return 0;
-    }
+    const size_t chosen = context_.measure ? Time().value_or(variants_.size() - 1) : 0;
+    decision = {{"variant", variants_[chosen].name}, {"speedup", std::round(speedup_ * 100) / 100}};
+    ExplainFloat(variants_[chosen]);
+    return variants_[chosen];
+  }
+
+  // The variant to use; nothing if none beats float.
+  std::optional<size_t> Time() {
     std::vector<Built> built;
     std::vector<std::pair<std::string, const Model*>> models;
     std::vector<uint64_t> bytes;
     built.reserve(variants_.size());
-    for (const ConvolutionVariant& variant : variants_) {
-      built.push_back(Build(variant, RangeMethod::kMinMax, {}));
-      models.emplace_back(variant.name, &built.back().model);
+    for (size_t i = 0; i + 1 < variants_.size(); ++i) {
+      built.push_back(Build(variants_[i], RangeMethod::kMinMax, {}));
+      models.emplace_back(variants_[i].name, &built.back().model);
       bytes.push_back(built.back().model.WeightBytes());
     }
     const std::vector<VariantTiming> timings = TimeVariants(
         model_, models, *context_.calibration, BatchesToTime(*context_.calibration), context_);
     const std::optional<size_t> chosen = ChooseVariant(timings, bytes);
     for (const VariantTiming& timing : timings) {
-      best_ratio_ = std::max(best_ratio_, timing.geometric_mean);
+      speedup_ = std::max(speedup_, timing.geometric_mean);
     }
-    if (chosen) best_ratio_ = timings[*chosen].geometric_mean;
-    decision = {{"variant", chosen ? variants_[*chosen].name : std::string(kNoVariant)},
-                {"speedup", std::round(best_ratio_ * 100) / 100}};
+    if (chosen) speedup_ = timings[*chosen].geometric_mean;
     return chosen;
   }
 
-  std::optional<size_t> Replay(const nlohmann::json& decision) {
+  const ConvolutionVariant& Replay(const nlohmann::json& decision) {
     const std::string name = decision.value("variant", "");
-    best_ratio_ = decision.value("speedup", 0.0);
-    if (name == kNoVariant) return std::nullopt;
-    for (size_t i = 0; i < variants_.size(); ++i) {
-      if (variants_[i].name == name) return i;
+    speedup_ = decision.value("speedup", 0.0);
+    for (const ConvolutionVariant& variant : variants_) {
+      if (variant.name != name) continue;
+      ExplainFloat(variant);
+      return variant;
     }
     throw UserError(ErrorCode::kConfig,
-                    fmt::format("decision \"{}\" is no variant of this model", Printable(name)),
+                    fmt::format("\"{}\" is no variant of this model", Printable(name)),
                     "remove \"decisions\" to measure again")
         .At("$.decisions.quantize.convolution.variant");
   }
 
-  // How far a model's outputs are from the float model's on the select split: the worst of its
-  // outputs; `error` adds up what they lost.
-  Distance Measure(const Model& candidate) {
+  void ExplainFloat(const ConvolutionVariant& variant) {
+    why_float_ = &variant == &variants_.back()
+                     ? fmt::format("int8 measured at ×{:.2f} of float's speed", speedup_)
+                     : fmt::format("measured faster so (variant \"{}\", whole model ×{:.2f})",
+                                   variant.name, speedup_);
+  }
+
+  // The variant with the ranges and, if that helps, the corrected biases that come nearest to the
+  // float model on the select split.
+  Built BuildBest(const ConvolutionVariant& variant) {
+    Built best = Build(variant, kRangeMethods[0], {});
+    if (best.emission.products.empty()) return best;
+    RangeMethod method = kRangeMethods[0];
+    double least = Measure(best.model).error;
+    const auto keep_if_nearer = [&](Built built) {
+      const double error = Measure(built.model).error;
+      if (!(error < least)) return false;
+      least = error;
+      best = std::move(built);
+      return true;
+    };
+    for (const RangeMethod other : kRangeMethods) {
+      if (keep_if_nearer(Build(variant, other, {}))) method = other;
+    }
+    if (options_.bias_correction) {
+      const auto quantise = [&](const Corrections& corrections) {
+        Built built = Build(variant, method, corrections);
+        return Candidate{std::move(built.model), std::move(built.emission.products)};
+      };
+      keep_if_nearer(Build(variant, method, CorrectBiases(model_, quantise, context_)));
+    }
+    return best;
+  }
+
+  // On the select split. Needs data.
+  Distance Measure(const Model& candidate) const {
     const SessionOptions session{.threads = context_.threads,
                                  .operator_library = context_.operator_library};
     std::vector<int64_t> samples = context_.splits.select;
     if (samples.size() > static_cast<size_t>(kCalibrationSamples)) {
       samples.resize(static_cast<size_t>(kCalibrationSamples));
     }
-    const Comparison comparison =
-        CompareModels(Session(model_, session), Session(candidate, session),
-                      *context_.calibration, samples);
+    const Comparison comparison = CompareModels(
+        Session(model_, session), Session(candidate, session), *context_.calibration, samples);
     Distance worst;
     for (const auto& [name, distances] : comparison.outputs) {
       if (distances.samples > 0) worst.cosine = std::min(worst.cosine, distances.Cosine());
-      if (distances.answers > 0) worst.agreement = std::min(worst.agreement, distances.Agreement());
+      if (distances.answers > 0) {
+        worst.agreement = std::min(worst.agreement, distances.Agreement());
+      }
       if (distances.reference_energy > 0) {
         worst.error += distances.error_energy / distances.reference_energy;
       }
@@ -210,62 +286,37 @@ class ConvolutionQuantizer {
     return worst;
   }
 
-  void Quantise(const ConvolutionVariant& variant) {
-    std::optional<Built> best;
-    Distance least;
-    RangeMethod method = kRangeMethods[0];
-    for (const RangeMethod candidate : kRangeMethods) {
-      Built built = Build(variant, candidate, {});
-      const Distance distance = Measure(built.model);
-      if (best && distance.error >= least.error) continue;
-      best = std::move(built);
-      least = distance;
-      method = candidate;
-    }
-    if (options_.bias_correction) {
-      const auto quantise = [&](const Corrections& corrections) {
-        Built built = Build(variant, method, corrections);
-        return Candidate{std::move(built.model), std::move(built.emission.products)};
-      };
-      Built corrected = Build(variant, method, CorrectBiases(model_, quantise, context_));
-      const Distance distance = Measure(corrected.model);
-      if (distance.error < least.error) {
-        best = std::move(corrected);
-        least = distance;
+  // Findings in the order of the float graph.
+  void Report(const Built& built) {
+    std::set<std::string> coded;
+    for (const EmittedProduct& product : built.emission.products) coded.insert(product.key);
+    for (const Node* node : model_.graph().TopologicalOrder()) {
+      const std::string key = KeyOf(*node);
+      if (coded.contains(key)) {
+        stats_.Done(*node, fmt::format("int8 {}, static activations", Describe(*node)),
+                    Error(filters_, *node));
+      } else if (built.stored.contains(key)) {
+        stats_.Done(*node,
+                    fmt::format("int8 {}, computed in float: {}", Describe(*node), why_float_),
+                    Error(stored_filters_, *node));
+      } else if (node->Is("Conv") && !untouched_.contains(key)) {
+        stats_.Skip(*node, fmt::format("{}; too small to store as int8", why_float_));
       }
     }
-    if (!least.IsClose()) {
-      SkipAll(fmt::format("int8 outputs are too far from float's (cosine {:.3f}, agreement {:.3f})",
-                          least.cosine, least.agreement));
-      return;
-    }
-    Report(variant, best->emission);
-    model_ = std::move(best->model);
+    stats_.tensors_rewritten += static_cast<int64_t>(coded.size() + built.stored.size());
+    stats_.nodes_added +=
+        built.emission.nodes_added + 2 * static_cast<int64_t>(built.stored.size());
+    stats_.nodes_removed += built.emission.nodes_removed;
   }
 
-  // Findings in the order of the float graph.
-  void Report(const ConvolutionVariant& variant, const Emission& emission) {
-    std::set<std::string> done;
-    for (const EmittedProduct& product : emission.products) done.insert(product.key);
-    for (Node* node : model_.graph().TopologicalOrder()) {
-      if (done.contains(KeyOf(*node))) {
-        const Dims& dims = node->constant_input(1)->dims();
-        const bool conv = node->Is("Conv");
-        const int64_t channels = conv ? dims[1] : 1;
-        stats_.Done(*node, fmt::format("int8 {} {}, static", conv ? "filters" : "weight", ToString(dims)),
-                    filters_.Get(*node, channels).relative_error);
-        ++stats_.tensors_rewritten;
-      } else if (node->Is("Conv") && !float_keys_.contains(KeyOf(*node))) {
-        stats_.Skip(*node, fmt::format("measured faster in float (variant {})", variant.name));
-      }
-    }
-    stats_.nodes_added += emission.nodes_added;
-    stats_.nodes_removed += emission.nodes_removed;
+  static double Error(FilterCache& filters, const Node& product) {
+    const int64_t channels = product.Is("Conv") ? product.constant_input(1)->dims()[1] : int64_t{1};
+    return filters.Get(product, channels).relative_error;
   }
 
   void SkipAll(const std::string& reason) {
-    for (Node* node : model_.graph().TopologicalOrder()) {
-      if (node->Is("Conv") && !float_keys_.contains(KeyOf(*node))) stats_.Skip(*node, reason);
+    for (const Node* node : model_.graph().TopologicalOrder()) {
+      if (node->Is("Conv") && !untouched_.contains(KeyOf(*node))) stats_.Skip(*node, reason);
     }
   }
 
@@ -273,11 +324,12 @@ class ConvolutionQuantizer {
   Context& context_;
   const ConvolutionOptions& options_;
   PassStats& stats_;
-  FilterCache filters_;
-  std::set<std::string> float_keys_;  // of nodes that stay in float whatever is measured
+  FilterCache filters_, stored_filters_;
+  std::set<std::string> untouched_;  // keys of Conv and Gemm that are left alone in any case
   std::vector<ConvolutionVariant> variants_;
+  std::string why_float_;  // why convolutions that could compute in int8 do not
   Histograms histograms_;
-  double best_ratio_ = 0;
+  double speedup_ = 0;
 };
 
 }  // namespace

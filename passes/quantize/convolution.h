@@ -13,10 +13,11 @@ struct ConvolutionOptions {
   bool bias_correction = true;
 };
 
-// Plans, calibrates on the fit split, chooses by measurement which nodes to quantise and on the
-// select split how, and rewrites the main graph in place. Every Conv and ConvTranspose is reported:
-// what was done, or why it stays in float. Without calibration data all stay in float. The measured
-// choice goes to, or comes from, context.decisions["quantize"]["convolution"].
+// Plans, calibrates on the fit split, chooses by measurement which nodes compute in int8 and on the
+// select split how, and rewrites the main graph in place. Convolutions that compute in float all
+// the same (measured slower in int8, no calibration data) store int8 filters. Every Conv and
+// ConvTranspose is reported: what was done, or why nothing. The measured choice goes to, or comes
+// from, context.decisions["quantize"]["convolution"].
 void QuantizeConvolutions(Model& model, Context& context, const ConvolutionOptions& options,
                           PassStats& stats);
 

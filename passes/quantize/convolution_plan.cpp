@@ -41,9 +41,7 @@ bool IsMove(const Node& node) {
   return false;
 }
 
-bool IsPooling(const Node& node) {
-  return node.Is("AveragePool") || node.Is("GlobalAveragePool");
-}
+bool IsPooling(const Node& node) { return node.Is("AveragePool") || node.Is("GlobalAveragePool"); }
 
 bool IsArithmetic(const Node& node) {
   static constexpr std::array<std::string_view, 5> kOps = {"Add", "Mul", "Concat", "Sigmoid",
@@ -190,8 +188,8 @@ class Planner {
       Node* node = *it;
       const auto kind = kinds_.find(node);
       if (kind == kinds_.end()) {
-        const auto absorbed = node->input(0) ? plan_.absorbed.find(node->input(0))
-                                             : plan_.absorbed.end();
+        const auto absorbed =
+            node->input(0) ? plan_.absorbed.find(node->input(0)) : plan_.absorbed.end();
         if (absorbed != plan_.absorbed.end() && useful.contains(absorbed->second)) {
           useful.insert(node->input(0));
         }
@@ -236,9 +234,8 @@ class Planner {
     if (!MayCode(*producer) || value.is_graph_output() || producer->input(0)->constant()) {
       return false;
     }
-    return std::all_of(value.uses().begin(), value.uses().end(), [&](const Use& use) {
-      return use.index == 0 && kinds_.contains(use.node);
-    });
+    return std::all_of(value.uses().begin(), value.uses().end(),
+                       [&](const Use& use) { return use.index == 0 && kinds_.contains(use.node); });
   }
 
   // Union-find over coded tensors: equal scale and zero point.
@@ -294,8 +291,8 @@ class Planner {
           Start(input, false);
         }
       }
-      const auto absorbed = IsRelu(*node) ? plan_.absorbed.find(node->input(0))
-                                          : plan_.absorbed.end();
+      const auto absorbed =
+          IsRelu(*node) ? plan_.absorbed.find(node->input(0)) : plan_.absorbed.end();
       if (absorbed != plan_.absorbed.end()) Join(absorbed->first, absorbed->second);
       if (kinds_.contains(node) && IsCoded(node->output(0))) GroupOutput(*node);
     }

@@ -2,9 +2,9 @@
 // the graph only.
 //
 // A product (Conv, and Gemm behind one) takes codes in and gives codes out; what lies between
-// products follows: arithmetic that ONNX Runtime has in 8 bits, and moves, which are exact on codes.
-// A Relu (or a Clip from 0) behind a coded tensor disappears, because unsigned codes with zero point
-// 0 cannot be negative. Everything else reads dequantised floats.
+// products follows: arithmetic that ONNX Runtime has in 8 bits, and moves, which are exact on
+// codes. A Relu (or a Clip from 0) behind a coded tensor disappears, because unsigned codes with
+// zero point 0 cannot be negative. Everything else reads dequantised floats.
 
 #ifndef SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_PLAN_H_
 #define SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_PLAN_H_
@@ -21,7 +21,7 @@ namespace sparsefuse {
 enum class CodedKind {
   kProduct,     // Conv, Gemm: dequantise → float operator → quantise, fused by ONNX Runtime
   kArithmetic,  // Add, Mul, Concat, pooling, Sigmoid, LeakyRelu: the same
-  kMove,        // MaxPool, Reshape, Transpose, …: the operator itself on codes, same scale in and out
+  kMove,  // MaxPool, Reshape, Transpose, …: the operator itself on codes, same scale in and out
 };
 
 struct CodedNode {
@@ -34,8 +34,8 @@ struct CodedNode {
 };
 
 struct ConvolutionPlan {
-  std::vector<CodedNode> nodes;         // in topological order
-  std::set<const Value*> boundaries;    // coded for their coded readers only: made in float
+  std::vector<CodedNode> nodes;             // in topological order
+  std::set<const Value*> boundaries;        // coded for their coded readers only: made in float
   std::map<const Value*, Value*> absorbed;  // input → output of the Relu or Clip that disappears
   std::map<const Value*, size_t> group;     // coded tensor → group of equal scale and zero point
   // The tensors whose float ranges together are a group's range.

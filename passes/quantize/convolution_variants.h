@@ -17,8 +17,8 @@ struct ConvolutionVariant {
   bool pad_channels = false;
 };
 
-// "all" first. Each later one differs from those before it in what it codes. `all`: the plan without
-// `keep_float` beyond `always_float`.
+// "all" first. Each later one differs from those before it in what it codes. `all`: the plan
+// without `keep_float` beyond `always_float`.
 //
 //   all              every node of the plan
 //   padded           the first convolution reads its 4n+3 channels as 4n+4
@@ -26,10 +26,9 @@ struct ConvolutionVariant {
 //   ends-float       the first convolution, and pooling and Gemm after the last one
 //   depthwise-float  depthwise convolutions in float
 //   dense            only convolutions of at least 64 products a sum, not depthwise
+//   weights-only     none: always the last
 std::vector<ConvolutionVariant> ListVariants(Graph& graph, const Context& context,
                                              const std::set<std::string>& always_float);
-
-inline constexpr std::string_view kNoVariant = "none";
 
 }  // namespace sparsefuse
 

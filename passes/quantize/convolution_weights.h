@@ -13,9 +13,9 @@ namespace sparsefuse {
 
 // w[m,k] ≈ scales[m]·codes[m,k]
 struct QuantizedFilters {
-  std::vector<int8_t> codes;   // [M, K], −127…127
-  std::vector<float> scales;   // [M], > 0
-  double relative_error = 0;   // √(Σ(w − ŵ)² / Σw²)
+  std::vector<int8_t> codes;  // [M, K], −127…127
+  std::vector<float> scales;  // [M], > 0
+  double relative_error = 0;  // √(Σ(w − ŵ)² / Σw²)
 };
 
 // The scale with the smallest Σ(w[k] − scale·code[k])² of a grid between max|w|/190 (clipping) and

@@ -69,8 +69,7 @@ std::optional<size_t> ChooseVariant(std::span<const VariantTiming> timings,
       continue;
     }
     if (!best || bytes[i] < bytes[*best] ||
-        (bytes[i] == bytes[*best] &&
-         timings[i].geometric_mean > timings[*best].geometric_mean)) {
+        (bytes[i] == bytes[*best] && timings[i].geometric_mean > timings[*best].geometric_mean)) {
       best = i;
     }
   }

@@ -64,9 +64,8 @@ TEST_CASE("a histogram holds every value once, zeros apart") {
 }
 
 TEST_CASE("NaN and infinity are noticed and kept out") {
-  const ActivationHistogram histogram =
-      HistogramOf({1, std::numeric_limits<float>::quiet_NaN(), 2,
-                   std::numeric_limits<float>::infinity()});
+  const ActivationHistogram histogram = HistogramOf(
+      {1, std::numeric_limits<float>::quiet_NaN(), 2, std::numeric_limits<float>::infinity()});
   CHECK_FALSE(histogram.finite());
   CHECK(histogram.min() == 1);
   CHECK(histogram.max() == 2);
@@ -127,8 +126,8 @@ TEST_CASE("the least-squares range beats the whole range and comes near the best
 }
 
 TEST_CASE("codes represent zero exactly and reach both ends of the range") {
-  for (const Range range : {Range{0, 6}, Range{-1, 3}, Range{-5, 0}, Range{-1e-3f, 1e-3f},
-                            Range{-1e30f, 2e30f}}) {
+  for (const Range range :
+       {Range{0, 6}, Range{-1, 3}, Range{-5, 0}, Range{-1e-3f, 1e-3f}, Range{-1e30f, 2e30f}}) {
     const ActivationCode code = CodeOf(range);
     const double step = code.scale;
     CHECK(step * (0 - code.zero_point) == Approx(range.low).margin(step));

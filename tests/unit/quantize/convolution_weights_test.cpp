@@ -103,8 +103,7 @@ TEST_CASE("reduction order puts the channels innermost, storage order undoes it"
     }
   }
   const std::vector<float> reduced = ToReductionOrder(std::span<const float>(stored), 2, 3);
-  CHECK(reduced ==
-        std::vector<float>{0, 10, 20, 1, 11, 21, 100, 110, 120, 101, 111, 121});
+  CHECK(reduced == std::vector<float>{0, 10, 20, 1, 11, 21, 100, 110, 120, 101, 111, 121});
   const std::vector<int8_t> codes = {0, 10, 20, 1, 11, 21, 100, 110, 120, 101, 111, 121};
   CHECK(ToStorageOrder(std::span<const int8_t>(codes), 2, 3) ==
         std::vector<int8_t>{0, 1, 10, 11, 20, 21, 100, 101, 110, 111, 120, 121});
