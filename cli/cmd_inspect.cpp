@@ -132,8 +132,9 @@ std::string AsText(const Inspection& inspection, const InspectOptions& options) 
       fmt::format("{}{}: {}", inventory.nodes,
                   inventory.subgraphs > 0 ? " in " + Plural(inventory.subgraphs + 1, "graph") : "",
                   OperatorsText(inventory)));
-  return text + List("functions", functions) + List("metadata", metadata) +
-         List("can be compressed", layers.done) + List("stays as it is", layers.skipped);
+  return text + List("functions", functions) + List("metadata", metadata) + "can be compressed\n" +
+         List("", layers.done) +
+         (layers.skipped.empty() ? "" : "stays as it is\n" + List("", layers.skipped));
 }
 
 Json AsJson(const Inspection& inspection, const InspectOptions& options) {

@@ -1,5 +1,6 @@
 #include "cli/console.h"
 
+#include <fcntl.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -8,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -21,6 +23,15 @@ constexpr const char* kWipeLine = "\r\x1b[K";
 bool progress_shown = false;
 
 }  // namespace
+
+void OpenStandardStreams() {
+  for (int fd = 0; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
+    // The lowest free number, so this one. Standard output stays unwritable: that is an error
+    // later.
+    if (open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd) std::abort();
+  }
+}
 
 void SetUpLogging(const CommonOptions& options) {
   auto terminal = std::make_shared<spdlog::sinks::stderr_sink_mt>();

@@ -11,6 +11,10 @@
 
 namespace sparsefuse {
 
+// Opens what the caller closed of the three standard streams, so that no file of ours gets such a
+// number and then our messages. First thing in main.
+void OpenStandardStreams();
+
 // Warnings to stderr (-q: errors only, -v: everything), everything to the log file if one is named.
 // UserError E_WRITE if that cannot be opened.
 void SetUpLogging(const CommonOptions& options);

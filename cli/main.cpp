@@ -31,6 +31,7 @@ int Report(const UserError& error, bool json) {
     line = fmt::format("sparsefuse: error[{}]: {}", ErrorName(error.code), error.Line());
   }
   line += '\n';
+  ClearProgress();
   std::fwrite(line.data(), 1, line.size(), stderr);
   return exit_code;
 }
@@ -38,6 +39,7 @@ int Report(const UserError& error, bool json) {
 int Main(int argc, const char* const* argv) {
   const bool json = WantsJson(argc, argv);
   try {
+    OpenStandardStreams();
     InstallSignalHandlers();
     const Command command = ParseCommandLine(argc, argv);
     std::visit(

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 
 namespace sparsefuse {
 namespace {
@@ -22,56 +23,83 @@ std::string Scaled(double x, std::string_view unit) {
   return name.empty() ? number : number + " " + name;
 }
 
-// The text with every number as one '#'.
-std::string WithoutNumbers(std::string_view text) {
-  std::string out;
+// A text cut at its numbers: words.size() = numbers.size() + 1.
+struct Pieces {
+  std::vector<std::string> words, numbers;
+};
+
+Pieces Cut(std::string_view text) {
+  Pieces pieces;
+  pieces.words.emplace_back();
+  const auto is_digit = [&](size_t i) {
+    return i < text.size() && std::isdigit(static_cast<unsigned char>(text[i]));
+  };
   for (size_t i = 0; i < text.size(); ++i) {
-    const auto is_digit = [&](size_t k) {
-      return k < text.size() && std::isdigit(static_cast<unsigned char>(text[k]));
-    };
     if (!is_digit(i)) {
-      out += text[i];
+      pieces.words.back() += text[i];
       continue;
     }
+    const size_t start = i;
     while (is_digit(i + 1) || (i + 1 < text.size() && text[i + 1] == '.' && is_digit(i + 2))) ++i;
-    out += '#';
+    pieces.numbers.emplace_back(text.substr(start, i + 1 - start));
+    pieces.words.emplace_back();
   }
-  return out;
+  return pieces;
 }
 
+// Findings of one kind: the same operator, the same words; of each number the smallest and the
+// largest.
 struct Kind {
-  std::string key, op, subject, text;
-  int64_t count = 0;
-  bool alike = false;  // texts differ in numbers
+  std::string op, subject;
+  Pieces low, high;
+  int64_t count = 1;
+
+  bool Takes(const Finding& finding, const Pieces& pieces) const {
+    return op == finding.op && low.words == pieces.words;
+  }
+  void Add(const Pieces& pieces) {
+    ++count;
+    for (size_t i = 0; i < low.numbers.size(); ++i) {
+      const double x = std::strtod(pieces.numbers[i].c_str(), nullptr);
+      if (x < std::strtod(low.numbers[i].c_str(), nullptr)) low.numbers[i] = pieces.numbers[i];
+      if (x > std::strtod(high.numbers[i].c_str(), nullptr)) high.numbers[i] = pieces.numbers[i];
+    }
+  }
+  std::string Text() const {
+    std::string text = low.words[0];
+    for (size_t i = 0; i < low.numbers.size(); ++i) {
+      text += low.numbers[i];
+      if (low.numbers[i] != high.numbers[i]) text += "…" + high.numbers[i];
+      text += low.words[i + 1];
+    }
+    return Printable(text);
+  }
 };
+
+std::string LineOf(const Kind& kind) {
+  if (kind.count > 1) {
+    return fmt::format("{} × {}{}", kind.count, kind.op.empty() ? "" : kind.op + ": ", kind.Text());
+  }
+  if (kind.subject == "model") return kind.Text();
+  return fmt::format("{}{}: {}", Printable(kind.subject),
+                     kind.op.empty() ? "" : " (" + kind.op + ")", kind.Text());
+}
 
 std::vector<std::string> Grouped(const std::vector<Finding>& findings, std::string Finding::*text) {
   std::vector<Kind> kinds;
   for (const Finding& finding : findings) {
     if ((finding.*text).empty()) continue;
-    const std::string key = finding.op + '\n' + WithoutNumbers(finding.*text);
-    auto kind =
-        std::find_if(kinds.begin(), kinds.end(), [&](const Kind& k) { return k.key == key; });
+    const Pieces pieces = Cut(finding.*text);
+    const auto kind = std::find_if(kinds.begin(), kinds.end(),
+                                   [&](const Kind& k) { return k.Takes(finding, pieces); });
     if (kind == kinds.end()) {
-      kinds.push_back({key, finding.op, finding.subject, finding.*text});
-      kind = kinds.end() - 1;
+      kinds.push_back({finding.op, finding.subject, pieces, pieces});
+    } else {
+      kind->Add(pieces);
     }
-    kind->alike |= kind->text != finding.*text;
-    ++kind->count;
   }
   std::vector<std::string> lines;
-  for (const Kind& kind : kinds) {
-    if (kind.count == 1) {
-      const bool named = kind.subject != "model";
-      lines.push_back(fmt::format("{}{}{}", named ? Printable(kind.subject) : "",
-                                  named && !kind.op.empty() ? " (" + kind.op + ")" : "",
-                                  named ? ": " + Printable(kind.text) : Printable(kind.text)));
-    } else {
-      lines.push_back(fmt::format("{} × {}{}{}", kind.count, kind.op.empty() ? "" : kind.op + ": ",
-                                  Printable(kind.text),
-                                  kind.alike ? fmt::format(" and {} alike", kind.count - 1) : ""));
-    }
-  }
+  for (const Kind& kind : kinds) lines.push_back(LineOf(kind));
   return lines;
 }
 

@@ -20,9 +20,8 @@ std::string Plural(int64_t count, std::string_view noun);  // "1 layer", "4 laye
 // A line of a report: the label, at least ten columns wide, then the text.
 std::string Line(std::string_view label, std::string_view text);
 
-// Findings, each kind of thing on one line: "12 × MatMul: int8 linear 128→384 (custom)". Those
-// whose texts differ in numbers alone are one kind, shown by the first "and 11 alike". With `each`,
-// every finding by its name.
+// Findings, each kind of thing on one line: "12 × MatMul: int8 linear 128…512→384 (custom)". Texts
+// that differ in numbers alone are one kind. With kEach every finding by its name.
 enum class Detail { kGrouped, kEach };
 struct FindingLines {
   std::vector<std::string> done, skipped;

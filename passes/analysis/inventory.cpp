@@ -17,10 +17,11 @@ bool OneOf(const Node& node, std::initializer_list<string_view> ops) {
   return std::find(ops.begin(), ops.end(), string_view(node.op())) != ops.end();
 }
 
-// Gives its reader the same numbers in another form.
-bool IsTransparent(const Node& node) {
-  return OneOf(node, {"Transpose", "DequantizeLinear", "Cast", "Identity", "Reshape", "Squeeze",
-                      "Unsqueeze", "Concat", "Slice", "Pad"});
+// Whether the node gives its reader the numbers of this input in another form.
+bool PassesOn(const Use& use) {
+  if (OneOf(*use.node, {"DequantizeLinear", "Concat"})) return true;  // scales belong to the weight
+  return use.index == 0 && OneOf(*use.node, {"Transpose", "Cast", "Identity", "Reshape", "Squeeze",
+                                             "Unsqueeze", "Slice", "Pad"});
 }
 
 WeightKind KindOfReader(const Node& node, int input) {
@@ -44,7 +45,7 @@ WeightKind KindOf(const Value& weight, int64_t rank) {
     const Value* value = open.back();
     open.pop_back();
     for (const Use& use : value->uses()) {
-      if (IsTransparent(*use.node)) {
+      if (PassesOn(use)) {
         const Value* next = use.node->output(0);
         if (next && seen.insert(next).second) open.push_back(next);
         continue;

@@ -1,0 +1,97 @@
+// The command line itself: verbs, flags, their errors, help and version.
+
+#include "tests/cli/fixtures.h"
+#include "tests/support/catch.h"
+
+namespace sparsefuse::test {
+namespace {
+
+TEST_CASE("usage errors name the flag and the nearest one") {
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string text;
+  };
+  const Case cases[] = {
+      {{}, "no command given"},
+      {{"compres"}, "unknown command \"compres\"; did you mean compress?"},
+      {{"xyz"}, "commands: compress, eval, benchmark, inspect, passes"},
+      {{"--nonsense"}, "unknown option --nonsense"},
+      {{"compress"}, "-m (the model) is missing"},
+      {{"compress", "-m", "a.onnx"}, "-o (the output folder) is missing"},
+      {{"compress", "--calibration-dat", "x"}, "did you mean --calibration-data?"},
+      {{"compress", "--calibration-dat=x"}, "did you mean --calibration-data?"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "stray"}, "unexpected argument \"stray\""},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--max-drop", "much"}, "--max-drop"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--max-drop", "2"}, "--max-drop"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--threads", "0"}, "--threads"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--emit", "both"}, "--emit"},
+      {{"compress", "-m", "a.onnx", "-m", "b.onnx"}, "--model"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "-c", "c.json", "--preset", "int8"}, "--preset"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--format", "xml"}, "--format"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--nodes-to-exclude", "("}, "--nodes-to-exclude"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--max-drop", "0.1"},
+       "max_drop needs --eval-data or --calibration-data"},
+      {{"compress", "-m", "a.onnx", "-o", "out", "--target-latency", "0.5"}, "latency_ratio needs"},
+      {{"compress", "-m"}, "-m"},
+      {{"eval"}, "-m (the model) is missing"},
+      {{"eval", "-m", "a.onnx"}, "--eval-data is missing"},
+      {{"inspect"}, "the model is missing"},
+      {{"benchmark"}, "-m (the model) is missing"},
+      {{"benchmark", "-m", "a.onnx", "--shape", "x=1xx2"}, "--shape"},
+      {{"benchmark", "-m", "a.onnx", "--batch", "1,0"}, "--batch"},
+      {{"passes", "quantise"}, "did you mean quantize?"},
+  };
+  const TempDir empty;
+  for (const Case& one : cases) {
+    std::string line;
+    for (const std::string& argument : one.arguments) line += argument + " ";
+    INFO(line);
+    CheckFails(one.arguments, "E_USAGE", 2, one.text, empty.path());
+  }
+  CHECK(std::filesystem::is_empty(empty.path()));
+}
+
+TEST_CASE("help of the tool and of each verb goes to stdout") {
+  const RunResult tool = RunTool({"--help"});
+  CHECK(tool.exit_code == 0);
+  CHECK(tool.err.empty());
+  for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes"}) {
+    INFO(verb);
+    CHECK(Contains(tool.out, verb));
+    const RunResult run = RunTool({verb, "--help"});
+    CHECK(run.exit_code == 0);
+    CHECK(Contains(run.out, "--format"));
+    CHECK(run.err.empty());
+  }
+}
+
+TEST_CASE("version names the tool and its parts") {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--version"}, {"compress", "--version"}}) {
+    const RunResult run = RunTool(arguments);
+    CHECK(run.exit_code == 0);
+    CHECK(run.out.starts_with("sparsefuse 0."));
+    for (const char* part : {"ONNX Runtime 1.", "protobuf ", "cpu "})
+      CHECK(Contains(run.out, part));
+  }
+  const RunResult json = RunTool({"--version", "--format", "json"});
+  CHECK(Contains(json.out, "\"onnxruntime\": \"1."));
+}
+
+TEST_CASE("passes lists every pass, or one with its parameters") {
+  const RunResult all = RunTool({"passes"});
+  CHECK(all.exit_code == 0);
+  for (const char* pass : {"raise-opset", "fold-constants", "fold-batchnorm", "fold-masks",
+                           "remove-dead", "quantize"}) {
+    CHECK(Contains(all.out, pass));
+  }
+  const RunResult one = RunTool({"passes", "quantize"});
+  CHECK(Contains(one.out, "bias_correction"));
+  CHECK_FALSE(Contains(one.out, "fold-masks"));
+  CHECK(RunTool({"passes", "--format", "json"}).out.starts_with("["));
+  CHECK(RunTool({"passes", "--format", "markdown"}).out.starts_with("# "));
+  CHECK(RunTool({"passes", "--format", "schema"}).out.starts_with("{"));
+}
+
+}  // namespace
+}  // namespace sparsefuse::test
