@@ -1,0 +1,90 @@
+// Quality and size on trained models of every kind, where they are present. Timing is off: all that
+// can be quantised is, also what a machine would keep in float because it is not faster there.
+
+#include <nlohmann/json.hpp>
+
+#include "onnx_io/reader.h"
+#include "tests/support/catch.h"
+#include "tests/support/support.h"
+
+namespace sparsefuse::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct Asset {
+  const char* folder;
+  const char* model;
+  double metric;      // of the original, on all of the evaluation data
+  double size_ratio;  // largest
+};
+
+// Metrics: the table of the models' README.
+constexpr Asset kAssets[] = {
+    {"resnet8-cifar10", "model.onnx", 0.7405, 0.33},
+    {"mnist-cnn", "model.onnx", 0.9918, 0.33},
+    {"kws-dscnn", "model.onnx", 0.9113, 0.33},
+    {"stories260k", "model.onnx", 4.507, 0.30},
+    {"vit-cifar10", "model.onnx", 0.7500, 0.30},
+    {"vit-cifar10", "model_torchscript.onnx", 0.7500, 0.30},
+    {"encoder-sst2", "model.onnx", 0.8000, 0.30},
+    {"gpt2-style-shakespeare", "model.onnx", 4.105, 0.30},
+};
+
+void CheckAsset(const fs::path& assets, const Asset& asset, const std::string& emit) {
+  const TempDir dir;
+  const fs::path folder = assets / asset.folder;
+  WriteFile(dir / "config.json", R"({"measure": false})");
+  const RunResult run =
+      RunTool({"compress", "-c", dir / "config.json", "-m", folder / asset.model, "-o", dir / "out",
+               "--emit", emit, "--calibration-data", folder / "calibration.npz", "--eval-data",
+               folder / "evaluation.npz"});
+  INFO(asset.folder << "/" << asset.model << " " << emit << "\n" << run.out << run.err);
+  REQUIRE(run.exit_code == 0);
+  const json result = json::parse(ReadFile(dir / "out/metrics.json"))["result"];
+  CHECK(result["size_ratio"] <= asset.size_ratio);
+  const json& metric = result["scores"]["metric"];
+  CHECK(metric["before"] == Approx(asset.metric).epsilon(1e-3));
+  if (metric["name"] == "accuracy") {
+    CHECK(metric["change"] >= -0.005);
+  } else {
+    CHECK(metric["change"] <= 0.01);
+  }
+  const json& distances = result["scores"]["distances"][0];
+  CHECK(distances["flips"].get<double>() <= 0.04 * distances["answers"].get<double>());
+  CHECK(ReadModel(dir / "out/model.onnx").graph().outputs().size() ==
+        ReadModel(folder / asset.model).graph().outputs().size());
+}
+
+TEST_CASE("trained models keep their metric and shrink") {
+  const auto assets = Assets();
+  if (!assets) return;
+  for (const Asset& asset : kAssets) CheckAsset(*assets, asset, "custom");
+}
+
+TEST_CASE("and so with standard operators only") {
+  const auto assets = Assets();
+  if (!assets) return;
+  for (const Asset& asset : {kAssets[0], kAssets[3], kAssets[5]}) {
+    CheckAsset(*assets, asset, "standard");
+  }
+}
+
+TEST_CASE("any legal model comes through without data, or is refused with a documented code") {
+  const auto assets = Assets();
+  if (!assets) return;
+  for (const auto& entry : fs::recursive_directory_iterator(*assets / "zoo")) {
+    if (entry.path().extension() != ".onnx") continue;
+    const TempDir dir;
+    const RunResult run =
+        RunTool({"compress", "-m", entry.path(), "-o", dir / "out", "--threads", "2"});
+    INFO(entry.path().filename() << "\n" << run.out << run.err);
+    CHECK((run.exit_code == 0 || run.exit_code == 4));
+    CHECK(fs::exists(dir / "out/model.onnx") == (run.exit_code == 0));
+    if (run.exit_code == 0) ReadModel(dir / "out/model.onnx");
+  }
+}
+
+}  // namespace
+}  // namespace sparsefuse::test

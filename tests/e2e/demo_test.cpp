@@ -1,0 +1,86 @@
+// The whole tool on the demo of the repository: what it promises about size and quality.
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "onnx_io/reader.h"
+#include "passes/analysis/inventory.h"
+#include "passes/engine/evaluate.h"
+#include "passes/framework/config.h"
+#include "tests/support/catch.h"
+#include "tests/support/support.h"
+
+namespace sparsefuse::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+fs::path Demo() { return SourceDir() / "configs/demo"; }
+
+double Perplexity(const fs::path& path, const fs::path& operator_library) {
+  const Model model = ReadModel(path);
+  const Dataset data = Dataset::Load(Demo() / "evaluation.npz", model);
+  std::vector<int64_t> samples(static_cast<size_t>(data.size()));
+  std::iota(samples.begin(), samples.end(), 0);
+  const Session session(path, {.threads = 2, .operator_library = operator_library});
+  const TaskScore score = EvaluateModel(session, data, samples);
+  CHECK(score.metric == TaskMetric::kPerplexity);
+  CHECK(score.count == 384 * 128);
+  return score.Value();
+}
+
+TEST_CASE("the demo: smaller, as good, with and without the operator library") {
+  const TempDir dir;
+  const RunResult run = RunTool({"compress", "-c", Demo() / "pipeline.json", "-o", dir / "out"});
+  INFO(run.out << run.err);
+  REQUIRE(run.exit_code == 0);
+
+  const json metrics = json::parse(ReadFile(dir / "out/metrics.json"));
+  const json& result = metrics["result"];
+  CHECK(result["size_ratio"] <= 0.30);
+  CHECK(fs::file_size(dir / "out/model.onnx") <=
+        0.30 * double(fs::file_size(Demo() / "model.onnx")));
+  CHECK(result["verification"]["level"] == "full");
+  const json& distances = result["scores"]["distances"][0];
+  CHECK(distances["flips"].get<double>() <= 0.04 * distances["answers"].get<double>());
+  CHECK(result["scores"]["metric"]["before"] == Approx(4.267).margin(0.001));
+
+  const double original = Perplexity(Demo() / "model.onnx", {});
+  const double with = Perplexity(dir / "out/model.onnx", dir / "out/libsparsefuse_ops.so");
+  const double without = Perplexity(dir / "out/model.onnx", {});
+  CHECK(original == Approx(4.267).margin(0.001));
+  CHECK(with <= 1.01 * original);
+  CHECK(without <= 1.01 * original);
+  CHECK(with == Approx(result["scores"]["metric"]["after"].get<double>()).epsilon(1e-4));
+
+  // Given its own resolved configuration the tool repeats itself.
+  const RunResult again =
+      RunTool({"compress", "-c", dir / "out/resolved_config.json", "-o", dir / "again"});
+  INFO(again.err);
+  REQUIRE(again.exit_code == 0);
+  CHECK(ReadFile(dir / "again/model.onnx") == ReadFile(dir / "out/model.onnx"));
+}
+
+TEST_CASE("every preset makes a verified model of the demo") {
+  for (const Preset& preset : Presets()) {
+    const TempDir dir;
+    const std::string name(preset.name);
+    const RunResult run =
+        RunTool({"compress", "-m", Demo() / "model.onnx", "-o", dir / "out", "--preset", name,
+                 "--calibration-data", Demo() / "calibration.npz", "--eval-data",
+                 Demo() / "evaluation.npz", "--max-drop", "0.01", "--target-size", "0.3"});
+    INFO(name << "\n" << run.out << run.err);
+    CHECK(run.exit_code == 0);
+    const Model result = ReadModel(dir / "out/model.onnx");
+    CHECK(ReadFile(dir / "out/resolved_config.json").find("decisions") != std::string::npos);
+    if (name.starts_with("standard")) {
+      CHECK_FALSE(UsesOperatorLibrary(result));
+      CHECK(result.functions().empty());
+      CHECK_FALSE(fs::exists(dir / "out/libsparsefuse_ops.so"));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sparsefuse::test
