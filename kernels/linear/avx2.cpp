@@ -1,11 +1,9 @@
-// AVX2. vpmaddubsw cannot hold the sum of two products of 8-bit codes, so products are made of
-// 16-bit numbers, and half of them are saved by Winograd's identity for inner products (1968): with
-// activations a and weights b,
-//   a0·b0 + a1·b1 = (a0 + b1)·(a1 + b0) − a0·a1 − b0·b1
-// where Σ a0·a1 belongs to the row and Σ b0·b1 to the column. Per 32 products: two 16-bit
-// additions, one vpmaddwd, one 32-bit addition, of which only vpmaddwd is confined to the
-// multipliers; vpmaddwd alone would need two of them. Exact: |a|, |b| ≤ 128, so |a + b| ≤ 256, and
-// what wraps around modulo 2³² wraps back.
+// AVX2. vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, so activations go
+// in as magnitude and sign mask (0 or −1 in each byte):
+//   |a|·(b xor mask) = a·b + min(a, 0)      since b xor −1 = −b − 1
+// The last term belongs to the row. No pair overflows: 2·127·128 < 2¹⁵. Per 32 products one vpxor,
+// vpmaddubsw, vpmaddwd (pairs to 32 bits) and vpaddd, for any number of rows and with weights as
+// bytes.
 
 #if defined(__x86_64__)
 
@@ -22,10 +20,9 @@ struct Avx2 {
   using Int = __m256i;
 
   static constexpr int64_t kLanes = 8;
-  static constexpr int kTileRows = 4;  // 8 sums, 4 weight vectors, 4 temporaries: all 16 registers
-  static constexpr int64_t kQuadBytes = 8;  // 16-bit a0, a2, a1, a3
-  static constexpr int64_t kStripBytes =
-      64;  // twice: (b0, b2) of 8 outputs, (b1, b3) of the same 8
+  static constexpr int kTileRows =
+      5;  // 10 sums, 2 weight vectors, ones, 3 temporaries: 16 registers
+  static constexpr int64_t kQuadBytes = 8;  // four magnitudes, four masks
   template <int R>
   static constexpr int kChains = 1;
   static constexpr bool kRowSurplus = true;
@@ -56,60 +53,49 @@ struct Avx2 {
     return static_cast<uint32_t>(_mm_cvtsi128_si32(m));
   }
 
-  // Four quads of codes to out, out + stride, …; returns sum + twice their surplus, in any lanes.
+  // Four quads of codes to out, out + stride, …; returns sum + their surplus, in any lanes.
   static Int StoreCodes(const Int (&codes)[2], std::byte* out, int64_t stride, Int sum) {
-    constexpr int kEvenFirst = _MM_SHUFFLE(3, 1, 2, 0);
-    const __m256i quads = _mm256_packs_epi32(_mm256_shuffle_epi32(codes[0], kEvenFirst),
-                                             _mm256_shuffle_epi32(codes[1], kEvenFirst));
-    const __m128i quads02 = _mm256_castsi256_si128(quads);
-    const __m128i quads13 = _mm256_extracti128_si256(quads, 1);
-    _mm_storel_pd(reinterpret_cast<double*>(out), _mm_castsi128_pd(quads02));
-    _mm_storel_pd(reinterpret_cast<double*>(out + stride), _mm_castsi128_pd(quads13));
-    _mm_storeh_pd(reinterpret_cast<double*>(out + 2 * stride), _mm_castsi128_pd(quads02));
-    _mm_storeh_pd(reinterpret_cast<double*>(out + 3 * stride), _mm_castsi128_pd(quads13));
-    const __m256i swapped = _mm256_shuffle_epi32(quads, _MM_SHUFFLE(2, 3, 0, 1));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(quads, swapped));
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i words = _mm256_packs_epi32(codes[0], codes[1]);  // quads 0, 2 | 1, 3
+    const __m256i bytes = _mm256_packs_epi16(words, words);
+    const __m256i quads =
+        _mm256_unpacklo_epi32(_mm256_abs_epi8(bytes), _mm256_cmpgt_epi8(zero, bytes));
+    const __m128d quads02 = _mm_castsi128_pd(_mm256_castsi256_si128(quads));
+    const __m128d quads13 = _mm_castsi128_pd(_mm256_extracti128_si256(quads, 1));
+    _mm_storel_pd(reinterpret_cast<double*>(out), quads02);
+    _mm_storel_pd(reinterpret_cast<double*>(out + stride), quads13);
+    _mm_storeh_pd(reinterpret_cast<double*>(out + 2 * stride), quads02);
+    _mm_storeh_pd(reinterpret_cast<double*>(out + 3 * stride), quads13);
+    return Add(sum, _mm256_madd_epi16(_mm256_min_epi16(words, zero), _mm256_set1_epi16(1)));
   }
   static int32_t ReduceSurplus(Int v) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
-    return _mm_cvtsi128_si32(s) / 2;
+    return _mm_cvtsi128_si32(s);
   }
-  static int64_t ColumnSurplus(const int8_t* b) {  // of one output's 64 inputs
-    int64_t sum = 0;
-    for (int64_t k = 0; k < kGroupInputs; k += 2) sum += b[k] * b[k + 1];
-    return sum;
-  }
-  static void PlaceQuad(const int8_t* b, int64_t output, std::byte* quad) {
-    std::byte* even = quad + output / 8 * 32 + output % 8 * 2;
-    even[0] = static_cast<std::byte>(b[0]);
-    even[1] = static_cast<std::byte>(b[2]);
-    even[16] = static_cast<std::byte>(b[1]);
-    even[17] = static_cast<std::byte>(b[3]);
-  }
+  static int64_t ColumnSurplus(const int8_t*) { return 0; }
 
-  static Int Widen(const std::byte* p) {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  static Int BroadcastFour(const std::byte* p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
   }
-  static Int BroadcastPair(const std::byte* p) {
-    int32_t pair;
-    memcpy(&pair, p, sizeof pair);
-    return _mm256_set1_epi32(pair);
+  static Int LoadBytes(const std::byte* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
 
   template <int R>
   static void AddQuad(const std::byte* codes, const std::byte* weight, Int (&sum)[R][2]) {
-    const Int even[2] = {Widen(weight), Widen(weight + 32)};
-    const Int odd[2] = {Widen(weight + 16), Widen(weight + 48)};
+    const Int w[2] = {LoadBytes(weight), LoadBytes(weight + 32)};
     SPARSEFUSE_UNROLL
     for (int r = 0; r < R; ++r) {
-      const Int a02 = BroadcastPair(codes + r * kQuadBytes);
-      const Int a13 = BroadcastPair(codes + r * kQuadBytes + 4);
+      const Int magnitude = BroadcastFour(codes + r * kQuadBytes);
+      const Int mask = BroadcastFour(codes + r * kQuadBytes + 4);
       SPARSEFUSE_UNROLL
       for (int v = 0; v < 2; ++v) {
-        sum[r][v] = Add(sum[r][v], _mm256_madd_epi16(_mm256_add_epi16(a02, odd[v]),
-                                                     _mm256_add_epi16(a13, even[v])));
+        const Int pairs = _mm256_maddubs_epi16(magnitude, _mm256_xor_si256(w[v], mask));
+        sum[r][v] = Add(sum[r][v], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
       }
     }
   }

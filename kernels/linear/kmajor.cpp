@@ -16,7 +16,7 @@ constexpr int64_t kRowsPerTask = 16;
 constexpr int64_t kCodesPerTask = int64_t{1} << 16;
 // Codes of the rows that meet all weights before the next rows do: they stay in the second-level
 // cache.
-constexpr int64_t kBlockBytes = int64_t{192} << 10;
+constexpr int64_t kBlockBytes = int64_t{128} << 10;
 
 constexpr int64_t CeilDivide(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
 

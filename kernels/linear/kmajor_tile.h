@@ -39,6 +39,7 @@ struct KMajorTile {
   static constexpr int64_t kLanes = Ops::kLanes;
   static constexpr int64_t kStripOutputs = 2 * kLanes;
   static constexpr int64_t kStrips = kPanelOutputs / kStripOutputs;  // of a panel
+  static constexpr int64_t kStripBytes = 4 * kStripOutputs;          // of weights, for one quad
 
   // --- Activations
   // ---------------------------------------------------------------------------------
@@ -118,37 +119,43 @@ struct KMajorTile {
     for (int64_t g = 0; g < job.scale_rows; ++g) surplus[g] = 0;
   }
 
-  static void Quantize(const KMajorJob& job, int64_t first, int64_t last) noexcept {
-    for (int64_t r = first; r < last; ++r) {
-      const int64_t tile = r / Ops::kTileRows * Ops::kTileRows;
-      const int64_t stride = TileRows(job.rows - tile) * Ops::kQuadBytes;
-      std::byte* out =
-          job.codes + tile * job.quads * Ops::kQuadBytes + (r - tile) * Ops::kQuadBytes;
+  template <bool kSmooth>
+  static void QuantizeTile(const KMajorJob& job, int64_t tile, int64_t rows) {
+    const auto row = [&job](int64_t r) {
+      return Row{job.x + r * job.inputs, job.smooth, job.inputs};
+    };
+    // All scales first: one row alone would wait for its own maximum.
+    for (int64_t r = tile; r < tile + rows; ++r) job.row_scale[r] = RowScale<kSmooth>(row(r));
+    std::byte* out = job.codes + tile * job.quads * Ops::kQuadBytes;
+    const int64_t stride = rows * Ops::kQuadBytes;
+    for (int64_t r = tile; r < tile + rows; ++r, out += Ops::kQuadBytes) {
+      const float s = job.row_scale[r];
       int32_t* surplus = job.row_surplus + r * job.scale_rows;
-      const Row row = {job.x + r * job.inputs, job.smooth, job.inputs};
-      const float s = job.smooth ? RowScale<true>(row) : RowScale<false>(row);
-      job.row_scale[r] = s;
-      if (s != s) {
-        EncodeZeros(job, out, stride, surplus);
-      } else if (job.smooth) {
-        EncodeRow<true>(job, row, s, out, stride, surplus);
+      if (s == s) {
+        EncodeRow<kSmooth>(job, row(r), s, out, stride, surplus);
       } else {
-        EncodeRow<false>(job, row, s, out, stride, surplus);
+        EncodeZeros(job, out, stride, surplus);
       }
+    }
+  }
+
+  static void Quantize(const KMajorJob& job, int64_t first, int64_t last) noexcept {
+    for (int64_t tile = first; tile < last; tile += Ops::kTileRows) {
+      const int64_t rows = last - tile < Ops::kTileRows ? last - tile : Ops::kTileRows;
+      job.smooth ? QuantizeTile<true>(job, tile, rows) : QuantizeTile<false>(job, tile, rows);
     }
   }
 
   // --- Products
   // ------------------------------------------------------------------------------------
 
-  static int64_t TileRows(int64_t left) { return left < Ops::kTileRows ? left : Ops::kTileRows; }
-
   struct Strip {
     const std::byte* weight;
     const float* scale;           // of the first scale row, the next kPanelOutputs further
     const int32_t* column_start;  // likewise
     const float* bias;
-    int64_t first_output, outputs;  // outputs ≤ kStripOutputs that exist
+    float* y;         // of row 0
+    int64_t outputs;  // that exist, ≤ kStripOutputs
   };
 
   // Integer sums of R rows × one strip over `quads` quads.
@@ -169,10 +176,10 @@ struct KMajorTile {
     for (int64_t quad = 0; quad < quads; quad += kChains) {  // quads is a multiple of 16
       SPARSEFUSE_UNROLL
       for (int c = 0; c < kChains; ++c) {
-        Ops::template AddQuad<R>(codes + c * kTileQuad, weight + c * Ops::kStripBytes, chain[c]);
+        Ops::template AddQuad<R>(codes + c * kTileQuad, weight + c * kStripBytes, chain[c]);
       }
       codes += kChains * kTileQuad;
-      weight += kChains * Ops::kStripBytes;
+      weight += kChains * kStripBytes;
     }
     SPARSEFUSE_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -185,40 +192,29 @@ struct KMajorTile {
     }
   }
 
-  // scale · (integer sum − row surplus) of one scale row, added to `total` unless it is the first.
-  template <int R>
-  static void Dequantize(const Int (&sum)[R][2], const float* scale, const int32_t* surplus,
-                         int64_t surplus_stride, bool first, Float (&total)[R][2]) {
+  // scale · (integer sum − row surplus) of one row and scale row.
+  static void Scale(const Int (&sum)[2], int32_t surplus, const float* scale, Float (&product)[2]) {
     SPARSEFUSE_UNROLL
-    for (int r = 0; r < R; ++r) {
-      SPARSEFUSE_UNROLL
-      for (int v = 0; v < 2; ++v) {
-        Int t = sum[r][v];
-        if (Ops::kRowSurplus) t = Ops::Subtract(t, surplus[r * surplus_stride]);
-        const Float product = Ops::Multiply(Ops::ToFloat(t), Ops::Load(scale + v * kLanes));
-        total[r][v] = first ? product : Ops::AddFloat(total[r][v], product);
-      }
+    for (int v = 0; v < 2; ++v) {
+      const Int t = Ops::kRowSurplus ? Ops::Subtract(sum[v], surplus) : sum[v];
+      product[v] = Ops::Multiply(Ops::ToFloat(t), Ops::Load(scale + v * kLanes));
     }
   }
 
-  template <int R>
-  static void Store(const KMajorJob& job, const Strip& strip, int64_t row,
-                    const Float (&total)[R][2]) {
-    SPARSEFUSE_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const Float s = Ops::Broadcast(job.row_scale[row + r]);
-      float* y = job.y + (row + r) * job.outputs + strip.first_output;
-      const Float y0 = Ops::MultiplyAdd(total[r][0], s, Ops::Load(strip.bias));
-      const Float y1 = Ops::MultiplyAdd(total[r][1], s, Ops::Load(strip.bias + kLanes));
-      if (strip.outputs == kStripOutputs) {
-        Ops::Store(y, y0);
-        Ops::Store(y + kLanes, y1);
-      } else {
-        float part[kStripOutputs];
-        Ops::Store(part, y0);
-        Ops::Store(part + kLanes, y1);
-        memcpy(y, part, static_cast<size_t>(strip.outputs) * sizeof(float));
-      }
+  static void StoreRow(const KMajorJob& job, const Strip& strip, int64_t row,
+                       const Float (&total)[2]) {
+    const Float s = Ops::Broadcast(job.row_scale[row]);
+    const Float y0 = Ops::MultiplyAdd(total[0], s, Ops::Load(strip.bias));
+    const Float y1 = Ops::MultiplyAdd(total[1], s, Ops::Load(strip.bias + kLanes));
+    float* y = strip.y + row * job.outputs;
+    if (strip.outputs == kStripOutputs) {
+      Ops::Store(y, y0);
+      Ops::Store(y + kLanes, y1);
+    } else {
+      float part[kStripOutputs];
+      Ops::Store(part, y0);
+      Ops::Store(part + kLanes, y1);
+      memcpy(y, part, static_cast<size_t>(strip.outputs) * sizeof(float));
     }
   }
 
@@ -226,18 +222,32 @@ struct KMajorTile {
   static void Tile(const KMajorJob& job, const Strip& strip, int64_t row) {
     const std::byte* codes = job.codes + row * job.quads * Ops::kQuadBytes;
     const int32_t* surplus = job.row_surplus + row * job.scale_rows;
+    Int sum[R][2];
+    if (job.scale_rows == 1) {
+      Sum<R>(codes, strip.weight, job.quads, strip.column_start, sum);
+      SPARSEFUSE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        Float product[2];
+        Scale(sum[r], surplus[r], strip.scale, product);
+        StoreRow(job, strip, row + r, product);
+      }
+      return;
+    }
     Float total[R][2];
+    for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Ops::Broadcast(0.0f);
     for (int64_t g = 0; g < job.scale_rows; ++g) {
       const int64_t quad = g * job.quads_per_scale;
       const int64_t left = job.quads - quad;
-      Int sum[R][2];
-      Sum<R>(codes + quad * R * Ops::kQuadBytes, strip.weight + quad * Ops::kStripBytes,
+      Sum<R>(codes + quad * R * Ops::kQuadBytes, strip.weight + quad * kStripBytes,
              left < job.quads_per_scale ? left : job.quads_per_scale,
              strip.column_start + g * kPanelOutputs, sum);
-      Dequantize<R>(sum, strip.scale + g * kPanelOutputs, surplus + g, job.scale_rows, g == 0,
-                    total);
+      for (int r = 0; r < R; ++r) {
+        Float product[2];
+        Scale(sum[r], surplus[r * job.scale_rows + g], strip.scale + g * kPanelOutputs, product);
+        for (int v = 0; v < 2; ++v) total[r][v] = Ops::AddFloat(total[r][v], product[v]);
+      }
     }
-    Store<R>(job, strip, row, total);
+    for (int r = 0; r < R; ++r) StoreRow(job, strip, row + r, total[r]);
   }
 
   // The last tile, of `rows` < kTileRows rows.
@@ -257,11 +267,11 @@ struct KMajorTile {
       const int64_t panel = i / kStrips, lane = output % kPanelOutputs;
       const int64_t scale = panel * job.scale_rows * kPanelOutputs + lane;
       const Strip strip = {
-          .weight = job.weight + i * job.quads * Ops::kStripBytes,
+          .weight = job.weight + i * job.quads * kStripBytes,
           .scale = job.scale + scale,
           .column_start = job.column_start + scale,
           .bias = job.bias + output,
-          .first_output = output,
+          .y = job.y + output,
           .outputs = job.outputs - output < kStripOutputs ? job.outputs - output : kStripOutputs};
       int64_t row = first;
       for (; row + Ops::kTileRows <= last; row += Ops::kTileRows) {
@@ -290,8 +300,8 @@ struct KMajorTile {
       for (int64_t quad = 0; quad < groups * kGroupInputs / 4; ++quad) {
         const int8_t* first = rows + quad / 16 * kGroupBytes8 + quad % 16 * 4;
         for (int64_t n = 0; n < kStripOutputs; ++n)
-          Ops::PlaceQuad(first + n * kGroupInputs, n, out);
-        out += Ops::kStripBytes;
+          memcpy(out + n * 4, first + n * kGroupInputs, 4);
+        out += kStripBytes;
       }
     }
   }

@@ -17,8 +17,7 @@ template <class Ops>
 struct VnniLayout {
   static constexpr int64_t kLanes = 16;
   static constexpr int kTileRows = 12;  // 24 sums, 2 weight vectors, 1 broadcast of 32 registers
-  static constexpr int64_t kQuadBytes = 4;     // a + 128
-  static constexpr int64_t kStripBytes = 128;  // 4 consecutive inputs of 32 outputs
+  static constexpr int64_t kQuadBytes = 4;  // a + 128
   // vpdpbusd takes 5 cycles: one or two rows alone would wait for it.
   template <int R>
   static constexpr int kChains = R == 1   ? 4
@@ -46,10 +45,6 @@ struct VnniLayout {
     for (int64_t k = 0; k < kGroupInputs; ++k) sum += b[k];
     return 128 * sum;
   }
-  static void PlaceQuad(const int8_t* b, int64_t output, std::byte* quad) {
-    memcpy(quad + output * 4, b, 4);
-  }
-
   template <int R, class Int>
   static void AddQuad(const std::byte* codes, const std::byte* weight, Int (&sum)[R][2]) {
     const Int w[2] = {Ops::LoadBytes(weight), Ops::LoadBytes(weight + 64)};
