@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "kernels/linear/pack.h"
@@ -63,6 +64,10 @@ std::string Fill(Node& node, LinearLayer& layer) {
   layer.input = node.input(0);
   layer.output = node.output(0);
   const ConstantWeight found = FindWeight(node.input(1));
+  if (!found.value && node.input(1)->producer() &&
+      node.input(1)->producer()->Is("DequantizeLinear")) {
+    return "quantised already";
+  }
   if (!found.value) {
     return node.constant_input(0) ? "the constant is the left operand" : "weight is not constant";
   }
@@ -98,6 +103,15 @@ std::string Fill(Node& node, LinearLayer& layer) {
   for (float& b : *bias) b *= beta;
   layer.bias = std::move(*bias);
   return "";
+}
+
+// The convolution quantiser takes the Gemm behind a CNN, too.
+bool IsReported(const Node& node, const PassStats& stats) {
+  PassStats own;
+  own.Skip(node, "");
+  return std::any_of(stats.findings.begin(), stats.findings.end(), [&](const Finding& finding) {
+    return finding.subject == own.findings[0].subject;
+  });
 }
 
 }  // namespace
@@ -143,7 +157,8 @@ std::vector<LinearLayer> FindLinearLayers(Model& model, const Context& context, 
     std::string reason = context.Excluded(*node) ? "excluded" : Fill(*node, layer);
     if (reason.empty()) {
       layers.push_back(std::move(layer));
-    } else if (!(node->Is("MatMul") && reason == "weight is not constant")) {
+    } else if (!IsReported(*node, stats) &&
+               !(node->Is("MatMul") && reason == "weight is not constant")) {
       stats.Skip(*node, std::move(reason));  // a product of two activations is no linear layer
     }
   }
