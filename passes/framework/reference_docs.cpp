@@ -37,10 +37,9 @@ std::string CodeList(const std::vector<std::string>& words) {
 std::string Allowed(const Param& param) {
   const bool low = std::isfinite(param.min), high = std::isfinite(param.max);
   if (!param.choices.empty()) return CodeList(param.choices);
-  const auto text = [&](double x) { return NumberOf(param, x).dump(); };
-  if (low && high) return fmt::format("{} … {}", text(param.min), text(param.max));
-  if (low) return "≥ " + text(param.min);
-  return high ? "≤ " + text(param.max) : "";
+  if (low && high) return fmt::format("{} … {}", param.min, param.max);
+  if (low) return fmt::format("≥ {}", param.min);
+  return high ? fmt::format("≤ {}", param.max) : "";
 }
 
 std::string DefaultText(const ParamValue& value) {

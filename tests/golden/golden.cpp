@@ -269,11 +269,11 @@ GoldenResult RunGolden(const Golden& golden, const PassInfo& pass) {
 }
 
 bool Matches(const std::string& expectation, const std::string& outcome) {
-  if (const auto expected = After(expectation, "# EXPECT error ")) {
+  if (const auto expected = After(Trimmed(expectation), "# EXPECT error ")) {
     const auto got = After(outcome, "# EXPECT error ");
     const size_t colon = std::min(expected->find(':'), expected->size());
     if (!got || got->substr(0, colon) != expected->substr(0, colon)) return false;
-    const auto text = After(Trimmed(expected->substr(colon)), ":");
+    const auto text = After(expected->substr(colon), ":");
     return !text || got->find(*text, colon) != std::string::npos;
   }
   static const std::regex inline_finding(R"(; (skipped|done): )");
