@@ -29,14 +29,17 @@ def library(tool):
 
 @pytest.fixture(scope="session")
 def compress(tool, tmp_path_factory):
-    """compress(model, data, *flags) -> output folder; each distinct call runs once."""
+    """compress(model, data, *flags) -> output folder; each distinct call runs once. Nothing is timed,
+    so that all that can be quantised is, on every machine."""
     done = {}
+    config = tmp_path_factory.mktemp("config") / "unmeasured.json"
+    config.write_text('{"measure": false}')
 
     def run(model, data, *flags):
         key = (str(model), *flags)
         if key not in done:
             out = tmp_path_factory.mktemp("out")
-            command = [tool, "compress", "-m", model, "-o", out, "--calibration-data", data,
+            command = [tool, "compress", "-c", config, "-m", model, "-o", out, "--calibration-data", data,
                        "--quiet", *flags]
             result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
             assert result.returncode == 0, result.stderr

@@ -59,8 +59,7 @@ def one_layer(function, K, N, opset, seed):
 @pytest.fixture(scope="session")
 def function(compress):
     demo = ROOT / "configs" / "demo"
-    path = compress(demo / "model.onnx", demo / "calibration.npz", "--emit", "custom",
-                    "--no-measure") / "model.onnx"
+    path = compress(demo / "model.onnx", demo / "calibration.npz", "--emit", "custom") / "model.onnx"
     return next(f for f in onnx.load(str(path)).functions if f.name == "QuantizedLinear8")
 
 
