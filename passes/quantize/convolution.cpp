@@ -92,16 +92,11 @@ class ConvolutionQuantizer {
     variants_ = ListVariants(model_.graph(), context_, untouched_);
     why_float_ = WhyNotStatic(model_, context_);
     if (why_float_.empty()) Calibrate();
-    const ConvolutionVariant& variant = why_float_.empty() ? ChooseMeasured() : variants_.back();
-    Built built = BuildBest(variant);
-    const Distance distance = context_.calibration ? Measure(built.model) : Distance{};
-    if (!distance.IsClose()) {
-      SkipAll(fmt::format("int8 outputs are too far from float's (cosine {:.3f}, agreement {:.3f})",
-                          distance.cosine, distance.agreement));
-      return;
-    }
-    Report(built);
-    model_ = std::move(built.model);
+    const ConvolutionVariant& weights_only = variants_.back();
+    const ConvolutionVariant& variant = why_float_.empty() ? ChooseMeasured() : weights_only;
+    if (Adopt(variant) || &variant == &weights_only) return;
+    why_float_ = too_far_;
+    Adopt(weights_only);
   }
 
  private:
@@ -182,6 +177,21 @@ class ConvolutionQuantizer {
     }
     for (const EmittedProduct& product : emission.products) keys.erase(product.key);
     return keys;
+  }
+
+  // Carries the variant out; false if that changes the outputs too much.
+  bool Adopt(const ConvolutionVariant& variant) {
+    Built built = BuildBest(variant);
+    const Distance distance = context_.calibration ? Measure(built.model) : Distance{};
+    if (!distance.IsClose()) {
+      too_far_ = fmt::format("int8 is too far from float (cosine {:.3f}, agreement {:.3f})",
+                             distance.cosine, distance.agreement);
+      if (&variant == &variants_.back()) SkipAll(too_far_);
+      return false;
+    }
+    Report(built);
+    model_ = std::move(built.model);
+    return true;
   }
 
   // Without measuring the first, "all"; the last, "weights-only", if float is not beaten.
@@ -327,6 +337,7 @@ class ConvolutionQuantizer {
   FilterCache filters_, stored_filters_;
   std::set<std::string> untouched_;  // keys of Conv and Gemm that are left alone in any case
   std::vector<ConvolutionVariant> variants_;
+  std::string too_far_;    // why a variant was not adopted
   std::string why_float_;  // why convolutions that could compute in int8 do not
   Histograms histograms_;
   double speedup_ = 0;
