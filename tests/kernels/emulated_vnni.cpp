@@ -1,0 +1,106 @@
+#include "tests/kernels/emulated_vnni.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "kernels/linear/kmajor_tile.h"
+#include "kernels/linear/vnni.h"
+
+namespace sparsefuse::test {
+namespace {
+
+struct Emulated : VnniLayout<Emulated> {
+  using Float = std::array<float, 16>;
+  using Int = std::array<int32_t, 16>;
+
+  template <typename Out, typename F>
+  static Out Map(F lane) {
+    Out out;
+    for (size_t i = 0; i < out.size(); ++i) out[i] = lane(i);
+    return out;
+  }
+  static int32_t Wrap(uint32_t v) { return std::bit_cast<int32_t>(v); }
+  static uint32_t Bits(int32_t v) { return std::bit_cast<uint32_t>(v); }
+
+  template <typename Out>
+  static Out FromMemory(const void* p) {
+    Out out;
+    memcpy(out.data(), p, sizeof out);
+    return out;
+  }
+  static Float Load(const float* p) { return FromMemory<Float>(p); }
+  static Int LoadInt(const int32_t* p) { return FromMemory<Int>(p); }
+  static Int LoadBytes(const std::byte* p) { return FromMemory<Int>(p); }
+  static void Store(float* p, const Float& v) { memcpy(p, v.data(), sizeof v); }
+  static Float Broadcast(float v) {
+    return Map<Float>([=](size_t) { return v; });
+  }
+  static Int BroadcastInt(int32_t v) {
+    return Map<Int>([=](size_t) { return v; });
+  }
+  static Int Zero() { return {}; }
+  static Float Multiply(const Float& a, const Float& b) {
+    return Map<Float>([&](size_t i) { return a[i] * b[i]; });
+  }
+  static Float Divide(const Float& a, const Float& b) {
+    return Map<Float>([&](size_t i) { return a[i] / b[i]; });
+  }
+  static Float AddFloat(const Float& a, const Float& b) {
+    return Map<Float>([&](size_t i) { return a[i] + b[i]; });
+  }
+  static Float MultiplyAdd(const Float& a, const Float& b, const Float& c) {
+    return Map<Float>([&](size_t i) { return std::fma(a[i], b[i], c[i]); });
+  }
+  static Int Add(const Int& a, const Int& b) {
+    return Map<Int>([&](size_t i) { return Wrap(Bits(a[i]) + Bits(b[i])); });
+  }
+  static Int Subtract(const Int& a, int32_t b) {
+    return Map<Int>([&](size_t i) { return Wrap(Bits(a[i]) - Bits(b)); });
+  }
+  // vcvtps2dq: to nearest even; out of range and NaN give 0x80000000.
+  static Int Round(const Float& v) {
+    return Map<Int>([&](size_t i) {
+      const float r = std::nearbyint(v[i]);
+      return std::fabs(r) < 0x1p31f ? static_cast<int32_t>(r) : INT32_MIN;
+    });
+  }
+  static Float ToFloat(const Int& v) {
+    return Map<Float>([&](size_t i) { return static_cast<float>(v[i]); });
+  }
+  static Int MagnitudeBits(const Float& v) {
+    return Map<Int>([&](size_t i) { return std::bit_cast<int32_t>(v[i]) & 0x7fffffff; });
+  }
+  static Int MaxBits(const Int& a, const Int& b) {
+    return Map<Int>([&](size_t i) { return Wrap(std::max(Bits(a[i]), Bits(b[i]))); });
+  }
+  static uint32_t ReduceMaxBits(const Int& v) {
+    uint32_t most = 0;
+    for (int32_t lane : v) most = std::max(most, Bits(lane));
+    return most;
+  }
+  // vpdpbusd: adds four products of an unsigned by a signed byte to each lane; wraps.
+  static Int DotBytes(const Int& sum, const Int& unsigned_bytes, const Int& signed_bytes) {
+    return Map<Int>([&](size_t i) {
+      uint32_t lane = Bits(sum[i]);
+      for (int byte = 0; byte < 32; byte += 8) {
+        const auto u = static_cast<uint8_t>(Bits(unsigned_bytes[i]) >> byte);
+        const auto s = static_cast<int8_t>(Bits(signed_bytes[i]) >> byte);
+        lane += Bits(int32_t{u} * s);
+      }
+      return Wrap(lane);
+    });
+  }
+  // vpmovdb: the low byte of each lane.
+  static void NarrowToBytes(const Int& v, std::byte* p) {
+    for (int32_t lane : v) *p++ = static_cast<std::byte>(lane & 0xff);
+  }
+};
+
+}  // namespace
+
+constinit const LinearKernel kEmulatedVnni =
+    KMajorKernel<kKMajorIsa<Emulated>>::Make("emulated avx512vnni", {});
+
+}  // namespace sparsefuse::test
