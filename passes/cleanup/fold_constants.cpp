@@ -33,10 +33,12 @@ namespace {
 // Below this size, constants are indices, shapes and scales: growth and copies do not matter.
 constexpr size_t kSmallBytes = 1024;
 
+// Einsum because its result's size is not known beforehand: two vectors can make a matrix.
 bool IsNeverFolded(const Node& node) {
   static const std::set<std::string, std::less<>> kOps = {
-      "Bernoulli",   "Constant",     "DequantizeLinear", "Dropout",       "Identity",
-      "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"};
+      "Bernoulli",        "Constant",      "DequantizeLinear", "Dropout",
+      "Einsum",           "Identity",      "Multinomial",      "RandomNormal",
+      "RandomNormalLike", "RandomUniform", "RandomUniformLike"};
   return !node.domain().empty() || kOps.count(node.op()) > 0;
 }
 
@@ -70,8 +72,8 @@ struct Known {
 
 class GraphFolder {
  public:
-  GraphFolder(Graph& graph, int64_t max_bytes, int threads, PassStats& stats)
-      : graph_(graph), max_bytes_(max_bytes), threads_(threads), stats_(stats) {}
+  GraphFolder(Graph& graph, int64_t max_bytes, PassStats& stats)
+      : graph_(graph), max_bytes_(max_bytes), stats_(stats) {}
 
   void Run() {
     for (Node* node : graph_.TopologicalOrder()) {
@@ -142,11 +144,13 @@ class GraphFolder {
           input ? model.graph().AddInitializer(model.graph().FreshName("input"), *Find(*input))
                 : nullptr);
     }
-    for (const Value* output : node.outputs()) copy.outputs.push_back(output ? output->name() : "");
+    for (const Value* output : node.outputs()) {
+      copy.outputs.push_back(output ? model.graph().FreshName("output") : "");
+    }
     for (Value* output : model.graph().AddNode(std::move(copy))->outputs()) {
       if (output) model.graph().AddGraphOutput(output);
     }
-    const Session session(model, {.threads = threads_, .optimize = false});
+    const Session session(model, {.threads = 1, .optimize = false});  // for the same bits always
     for (const Port& port : session.outputs()) {
       if (port.type.dtype == DType::kUndefined || port.type.dtype == DType::kString) return {};
       if (IsTooLarge(port.type)) return fmt::format("its result is over {} bytes", max_bytes_);
@@ -192,12 +196,16 @@ class GraphFolder {
     }
   }
 
+  bool IsComputed(const Node& node) const {
+    return std::any_of(node.outputs().begin(), node.outputs().end(),
+                       [&](const Value* output) { return output && known_.count(output) > 0; });
+  }
+
   bool FeedsComputedOnly(const Node& node) const {
     for (const Value* output : node.outputs()) {
       if (!output) continue;
       for (const Use& use : output->uses()) {
-        if (std::find(computed_.begin(), computed_.end(), use.node) == computed_.end())
-          return false;
+        if (!IsComputed(*use.node)) return false;
       }
     }
     return true;
@@ -236,7 +244,6 @@ class GraphFolder {
 
   Graph& graph_;
   const int64_t max_bytes_;
-  const int threads_;
   PassStats& stats_;
   std::unordered_map<const Value*, Known> known_;
   std::vector<Node*> computed_;  // in topological order
@@ -247,11 +254,11 @@ class FoldConstants final : public Pass {
  public:
   explicit FoldConstants(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
-  PassStats Run(Model& model, Context& context) override {
+  PassStats Run(Model& model, Context&) override {
     PassStats stats;
     if (!CanAddInitializers(model, stats)) return stats;
     ForEachGraph(model, [&](Graph& graph) {
-      if (!InFunction(graph)) GraphFolder(graph, max_bytes_, context.threads, stats).Run();
+      if (!InFunction(graph)) GraphFolder(graph, max_bytes_, stats).Run();
     });
     return stats;
   }

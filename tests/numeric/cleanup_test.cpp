@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "onnx_io/reader.h"
+#include "onnx_io/text.h"
 #include "passes/framework/pass.h"
 #include "passes/framework/runner.h"
 #include "tests/support/catch.h"
@@ -129,6 +130,20 @@ TEST_CASE("stories260k loses its stored mask and keeps its embedding tied") {
   const Value* embedding = model->graph().FindValue("tok_embeddings.weight");
   REQUIRE(embedding);
   CHECK(embedding->uses().size() == 2);
+}
+
+TEST_CASE("a result of 4 TiB is not computed") {
+  Model model = ModelFromText(R"(
+<ir_version: 8, opset_import: ["" : 18]>
+agraph (float[1] x) => (float[a,b] y) <float[1] one = {1}, int64[2] shape = {1048576, 1048576}> {
+  huge = Expand(one, shape)
+  y = Add(x, huge)
+})");
+  Context context;
+  const PassStats stats = MakePass("fold-constants")->Run(model, context);
+  CHECK_FALSE(stats.changed);
+  REQUIRE(stats.findings.size() == 1);
+  CHECK(stats.findings[0].reason == "its result is over 268435456 bytes");
 }
 
 // --- Models without data
