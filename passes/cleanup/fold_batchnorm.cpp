@@ -59,11 +59,12 @@ bool IsRowBias(const Tensor& bias, int64_t size) {
 }
 
 // Why `norm` cannot be folded into what produces its input; fills `fold` otherwise.
-std::string Examine(Node& norm, Fold& fold) {
+std::string Examine(Node& norm, const Context& context, Fold& fold) {
   Node* linear = norm.input(0) ? norm.input(0)->producer() : nullptr;
   if (!linear || !(linear->Is("Conv") || linear->Is("ConvTranspose") || linear->Is("Gemm"))) {
     return "its input does not come from a convolution or Gemm";
   }
+  if (context.Excluded(norm) || context.Excluded(*linear)) return "excluded";
   if (linear->graph() != norm.graph()) return "its convolution lies in another graph";
   if (InFunction(*norm.graph())) return "it lies in a function's body";
   if (norm.GetInt("training_mode", 0)) return "it is in training mode";
@@ -157,7 +158,7 @@ void Commit(Fold& fold, PassStats& stats) {
 
 class FoldBatchNorm final : public Pass {
  public:
-  PassStats Run(Model& model, Context&) override {
+  PassStats Run(Model& model, Context& context) override {
     PassStats stats;
     if (!CanAddInitializers(model, stats)) return stats;
     // Folding one of two normalisations in a row makes the other one foldable.
@@ -166,7 +167,7 @@ class FoldBatchNorm final : public Pass {
       again = false;
       for (Node* norm : Norms(model)) {
         Fold fold{};
-        std::string reason = Examine(*norm, fold);
+        std::string reason = Examine(*norm, context, fold);
         if (reason.empty() && !Compute(fold)) reason = "the merged numbers would not be finite";
         if (reason.empty()) {
           Commit(fold, stats);

@@ -72,8 +72,8 @@ struct Known {
 
 class GraphFolder {
  public:
-  GraphFolder(Graph& graph, int64_t max_bytes, PassStats& stats)
-      : graph_(graph), max_bytes_(max_bytes), stats_(stats) {}
+  GraphFolder(Graph& graph, int64_t max_bytes, const Context& context, PassStats& stats)
+      : graph_(graph), max_bytes_(max_bytes), context_(context), stats_(stats) {}
 
   void Run() {
     for (Node* node : graph_.TopologicalOrder()) {
@@ -106,6 +106,10 @@ class GraphFolder {
       any = true;
     }
     if (!any) return;
+    if (context_.Excluded(*node)) {
+      stats_.Skip(*node, "excluded");
+      return;
+    }
     for (const Value* input : node->inputs()) {
       if (input && !input->has_single_use() && Find(*input)->bytes().size() >= kSmallBytes) {
         stats_.Skip(*node, fmt::format("its constant input \"{}\" has another use, and stays one",
@@ -244,6 +248,7 @@ class GraphFolder {
 
   Graph& graph_;
   const int64_t max_bytes_;
+  const Context& context_;
   PassStats& stats_;
   std::unordered_map<const Value*, Known> known_;
   std::vector<Node*> computed_;  // in topological order
@@ -254,11 +259,11 @@ class FoldConstants final : public Pass {
  public:
   explicit FoldConstants(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
-  PassStats Run(Model& model, Context&) override {
+  PassStats Run(Model& model, Context& context) override {
     PassStats stats;
     if (!CanAddInitializers(model, stats)) return stats;
     ForEachGraph(model, [&](Graph& graph) {
-      if (!InFunction(graph)) GraphFolder(graph, max_bytes_, stats).Run();
+      if (!InFunction(graph)) GraphFolder(graph, max_bytes_, context, stats).Run();
     });
     return stats;
   }

@@ -158,29 +158,31 @@ int64_t OpsetOf(const Model& model, const Graph& graph) {
   return model.opset();
 }
 
-void BypassNoOps(Model& model, Counts& counts) {
+void BypassNoOps(Model& model, const Context& context, Counts& counts) {
   ForEachGraph(model, [&](Graph& graph) {
     const int64_t opset = OpsetOf(model, graph);
     for (Node* node : graph.TopologicalOrder()) {
       std::string op = node->op();
       std::string why = WhyNoOp(*node, opset);
-      if (!why.empty() && Bypass(node)) ++counts[{std::move(op), std::move(why)}];
+      if (why.empty() || context.Excluded(*node)) continue;
+      if (Bypass(node)) ++counts[{std::move(op), std::move(why)}];
     }
   });
 }
 
-// Users before producers, subgraphs after the nodes that hold them, so that one walk finds whole
-// chains within a graph; what only a removed subgraph used goes with the next walk.
-bool RemoveNodes(Model& model, Counts& counts) {
+// Users before producers, so that one walk finds whole chains within a graph, and inner graphs
+// first, because a node takes the graphs inside it along; what only those used goes with the next
+// walk.
+bool RemoveNodes(Model& model, const Context& context, Counts& counts) {
   bool removed = false;
   std::vector<Graph*> graphs;
   ForEachGraph(model, [&](Graph& graph) { graphs.push_back(&graph); });
-  // Inner graphs first: removing a node deletes the graphs inside it, which are done by then.
   for (auto graph = graphs.rbegin(); graph != graphs.rend(); ++graph) {
     std::vector<Node*> order = (*graph)->TopologicalOrder();
     for (auto node = order.rbegin(); node != order.rend(); ++node) {
       const std::vector<Value*>& outputs = (*node)->outputs();
       if (!std::all_of(outputs.begin(), outputs.end(), IsUnused)) continue;
+      if (context.Excluded(**node)) continue;
       ++counts[{(*node)->op(), "its result is not used"}];
       (*graph)->RemoveNode(*node);
       removed = true;
@@ -246,12 +248,12 @@ void RemoveFunctions(Model& model, PassStats& stats) {
 
 class RemoveDead final : public Pass {
  public:
-  PassStats Run(Model& model, Context&) override {
+  PassStats Run(Model& model, Context& context) override {
     PassStats stats;
     RemoveFunctions(model, stats);
     Counts counts;
-    BypassNoOps(model, counts);
-    while (RemoveNodes(model, counts)) {
+    BypassNoOps(model, context, counts);
+    while (RemoveNodes(model, context, counts)) {
     }
     for (const auto& [what, count] : counts) {
       stats.changed = true;
