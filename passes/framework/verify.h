@@ -16,9 +16,10 @@ namespace sparsefuse {
 // What candidates are compared on.
 enum class Basis {
   kNothing,  // the engine cannot run the original: structure only
-  kRunning,  // the original draws random numbers: candidates must load, run and stay finite
-  kProbes,   // made-up inputs (probes.h)
-  kData,     // samples of the fit split
+  kRunning,  // the original's answers are random numbers or rounding noise: candidates must load,
+             // run and stay finite
+  kProbes,  // made-up inputs (probes.h)
+  kData,    // samples of the fit split
 };
 
 // The original's answers, taken once and kept for every candidate.
@@ -26,8 +27,10 @@ struct Reference {
   Basis basis = Basis::kNothing;
   std::string reason;       // why the basis is not kData
   double tolerance = 1e-4;  // lossless: allowed error, relative to the largest element of an output
-  std::vector<Port> outputs;                 // those that are tensors
-  std::vector<Feeds> feeds;                  // one batch each
+  std::vector<Port> outputs;  // those that are tensors
+  std::vector<double> noise;  // of each: its error when the engine runs the original without its
+                              // own optimisations: what rounding alone does to it
+  std::vector<Feeds> feeds;   // one batch each
   std::vector<std::vector<Tensor>> answers;  // [batch][output]
 };
 
@@ -50,8 +53,8 @@ struct Verification {
 // Opens the candidate and compares it with the reference. UserError E_VERIFY naming the output:
 // it does not load or run; an output is missing, has another type or shape; it is not finite or
 // constant where the original's is; lossless: an error above the tolerance (integers: more than
-// 0.1 % differ); lossy, on data only: a mean cosine below `min_cosine`. With Basis::kNothing the
-// candidate is not opened.
+// 0.1 % differ) and above 10 times the noise; lossy, on data only: a mean cosine below
+// `min_cosine`. With Basis::kNothing the candidate is not opened.
 Verification VerifyAgainst(const Reference& reference, const std::function<Session()>& candidate,
                            Exactness exactness, double min_cosine = 0.95);
 
