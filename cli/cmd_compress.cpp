@@ -43,7 +43,7 @@ class Compression {
   }
   std::vector<fs::path> Inputs() const;
   std::optional<Dataset> LoadData(const fs::path& path) const;
-  SessionOptions ResultOptions(int threads) const;
+  SessionOptions OptionsFor(const Model& model, int threads) const;
   void Describe();
   void CompareWithOriginal(const Session& original, const Session& result);
   void JudgeGoals();
@@ -198,9 +198,9 @@ void Compression::Stage() {
   report_.output_bytes = staged_->bytes();
 }
 
-SessionOptions Compression::ResultOptions(int threads) const {
+SessionOptions Compression::OptionsFor(const Model& model, int threads) const {
   return {.threads = threads,
-          .operator_library = report_.custom_operators ? context_.operator_library : fs::path()};
+          .operator_library = UsesOperatorLibrary(model) ? context_.operator_library : fs::path()};
 }
 
 void Compression::Check() {
@@ -214,10 +214,10 @@ void Compression::Check() {
     Verify(reloaded);
     VerifySignature(teacher_, reloaded);
     report_.verification = VerifyAgainst(
-        reference_, [&] { return Session(path, ResultOptions(context_.threads)); }, exactness,
-        config_.verification.min_cosine);
+        reference_, [&] { return Session(path, OptionsFor(student_, context_.threads)); },
+        exactness, config_.verification.min_cosine);
     if (report_.custom_operators) {
-      const Session with(path, ResultOptions(context_.threads));
+      const Session with(path, OptionsFor(student_, context_.threads));
       const Session without(path, {.threads = context_.threads, .operator_library = {}});
       report_.bodies = VerifyBodies(reference_, with, without);
     }
@@ -235,8 +235,8 @@ void Compression::Measure() {
     report_.no_latency_because = "the engine cannot run the original";
     return;
   }
-  const Session original(teacher_, {.threads = context_.threads, .operator_library = {}});
-  const Session result(staged_->staged_path(), ResultOptions(context_.threads));
+  const Session original(teacher_, OptionsFor(teacher_, context_.threads));
+  const Session result(staged_->staged_path(), OptionsFor(student_, context_.threads));
   CompareWithOriginal(original, result);
 
   const Dataset* data = evaluation_ ? &*evaluation_ : context_.calibration;
@@ -244,8 +244,8 @@ void Compression::Measure() {
     report_.no_latency_because = data ? "\"measure\" is false" : "no data";
     return;
   }
-  const Session original_alone(teacher_, {.threads = 1, .operator_library = {}});
-  const Session result_alone(staged_->staged_path(), ResultOptions(1));
+  const Session original_alone(teacher_, OptionsFor(teacher_, 1));
+  const Session result_alone(staged_->staged_path(), OptionsFor(student_, 1));
   const Session* const sessions[] = {&original_alone, &result_alone};
   report_.latencies = TimeBatches(sessions, *data, {});
 }

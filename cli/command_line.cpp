@@ -259,6 +259,16 @@ void CommandLine::UnknownArgument(const CLI::App& verb) const {
                              : fmt::format("did you mean {}?", nearest));
 }
 
+// The log is appended to a file: to one that is read it would do harm.
+void CheckLogFile(const CommonOptions& common, const std::vector<std::filesystem::path>& inputs) {
+  std::error_code ignored;
+  for (const std::filesystem::path& input : inputs) {
+    if (std::filesystem::equivalent(common.log_file, input, ignored)) {
+      UsageError("--log-file names an input", "name another file");
+    }
+  }
+}
+
 Command CommandLine::Chosen() {
   const auto require = [](bool given, const char* flag) {
     if (!given) UsageError(fmt::format("{} is missing", flag));
@@ -266,19 +276,24 @@ Command CommandLine::Chosen() {
   if (*compress_verb_) {
     require(!compress_.model.empty() || !compress_.config.empty(), "-m (the model)");
     require(!compress_.output.empty() || compress_.dry_run, "-o (the output folder)");
+    CheckLogFile(compress_.common, {compress_.model, compress_.config, compress_.calibration_data,
+                                    compress_.eval_data});
     return compress_;
   }
   if (*eval_verb_) {
     require(!eval_.model.empty(), "-m (the model)");
     require(!eval_.eval_data.empty(), "--eval-data");
+    CheckLogFile(eval_.common, {eval_.model, eval_.eval_data, eval_.reference});
     return eval_;
   }
   if (*benchmark_verb_) {
     require(!benchmark_.model.empty(), "-m (the model)");
+    CheckLogFile(benchmark_.common, {benchmark_.model, benchmark_.data});
     return benchmark_;
   }
   if (*inspect_verb_) {
     require(!inspect_.model.empty(), "the model");
+    CheckLogFile(inspect_.common, {inspect_.model});
     return inspect_;
   }
   if (*passes_verb_) return passes_;

@@ -185,6 +185,7 @@ void OutputFolder::Publish() {
   }
   model_->Publish();
   made_ = 0;
+  cleanup_.reset();  // what is there now stays, whatever signal waits
   if (HasOtherModel(folder_, kModelName)) return;
   for (const std::string& name : Entries(folder_)) {
     if (IsDataFileName(name) && name != model_->data_path().filename()) {

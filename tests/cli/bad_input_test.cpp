@@ -53,8 +53,7 @@ TEST_CASE("model files that are none") {
        "E_MODEL", 3, "git lfs pull"},
       {"html", "<!DOCTYPE html>\n<html><body>404</body></html>\n", "E_MODEL", 3, "HTML"},
       {"gzip", std::string("\x1f\x8b\x08\0\0\0\0\0\0\x03", 10) + "xxxx", "E_MODEL", 3, "gzip"},
-      {"raw3", ModelWithTensor(tensor + Field(9, std::string(15, '\0'))), "E_TENSOR", 3,
-       "needs 16"},
+      {"raw3", ModelWithTensor(tensor + Field(9, std::string(15, '\0'))), "E_TENSOR", 3, "need 16"},
       {"path", ModelWithTensor(tensor + external("location", "../secret") + Number(14, 1)),
        "E_PATH", 3, "../secret"},
   };
@@ -188,8 +187,11 @@ TEST_CASE("a model with an input that no array can feed is not supported with da
       "text",
       ValueType{.dtype = DType::kString, .has_shape = true, .dims = {std::string("batch")}});
   WriteModel(model, work / "text.onnx");
-  CheckFails({"eval", "-m", work / "text.onnx", "--eval-data", work / "evaluation.npz"},
-             "E_UNSUPPORTED", 4, "\"text\"");
+  WriteFile(work / "text.npz",
+            NpzBytes({{"x", Tensor::Of<float>({64, 64}, std::vector<float>(64 * 64))},
+                      {"text", Tensor::Of<int64_t>({64}, std::vector<int64_t>(64))}}));
+  CheckFails({"eval", "-m", work / "text.onnx", "--eval-data", work / "text.npz"}, "E_UNSUPPORTED",
+             4, "\"text\"");
 }
 
 TEST_CASE("a model that the engine refuses is an error of the engine") {

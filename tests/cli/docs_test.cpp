@@ -25,6 +25,11 @@ TEST_CASE("each error code stands in docs/errors.md with its exit code, and in a
   }
 }
 
+TEST_CASE("a bug has a code of its own, which no input of ours leads to") {
+  CHECK(ErrorName(ErrorCode::kInternal) == "E_INTERNAL");
+  CHECK(ExitCode(ErrorCode::kInternal) == 1);
+}
+
 TEST_CASE("every command is described in docs/cli.md") {
   const std::string page = ReadFile(SourceDir() / "docs/cli.md");
   for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes"}) {
