@@ -125,7 +125,7 @@ class Emitter {
 
   bool IsAbsorbing(const Node& node) const {
     const auto found = plan_.absorbed.find(node.input(0));
-    return found != plan_.absorbed.end() && found->second == node.output(0);
+    return found != plan_.absorbed.end() && found->second.node == &node;
   }
 
   // `codes` stands for `value`, and for the Relu's output where that disappears.
@@ -133,7 +133,7 @@ class Emitter {
     for (auto next = plan_.absorbed.find(value); next != plan_.absorbed.end();
          next = plan_.absorbed.find(value)) {
       coded_[value].codes = codes;
-      value = next->second;
+      value = next->second.output;
     }
     Coded& coded = coded_[value];
     coded.codes = codes;
@@ -261,7 +261,7 @@ class Emitter {
   void RemoveOld() {
     for (auto it = plan_.nodes.rbegin(); it != plan_.nodes.rend(); ++it) {
       const auto absorbed = plan_.absorbed.find(it->output);
-      if (absorbed != plan_.absorbed.end()) RemoveNode(absorbed->second->producer());
+      if (absorbed != plan_.absorbed.end()) RemoveNode(absorbed->second.node);
       RemoveNode(it->node);
     }
     for (Value* value : constants_) RemoveConstant(value);

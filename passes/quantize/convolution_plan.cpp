@@ -134,7 +134,7 @@ class Planner {
     for (Node* node : order_) {
       if (IsRelu(*node)) {
         if (Value* root = AbsorbingRoot(*node)) {
-          plan_.absorbed[node->input(0)] = node->output(0);
+          plan_.absorbed[node->input(0)] = {node, node->output(0)};
           coded_.insert(node->output(0));
           relu_of_[root] = node->output(0);
         }
@@ -190,7 +190,7 @@ class Planner {
       if (kind == kinds_.end()) {
         const auto absorbed =
             node->input(0) ? plan_.absorbed.find(node->input(0)) : plan_.absorbed.end();
-        if (absorbed != plan_.absorbed.end() && useful.contains(absorbed->second)) {
+        if (absorbed != plan_.absorbed.end() && useful.contains(absorbed->second.output)) {
           useful.insert(node->input(0));
         }
         continue;
@@ -262,6 +262,9 @@ class Planner {
     has_relu_[i] = has_relu_[i] || has_relu_[j];
   }
 
+  // `value`, not in any group yet, goes with `from`.
+  void Extend(const Value* from, const Value* value) { parent_[Index(value)] = Find(Index(from)); }
+
   // A new range of its own; `measured` is the float tensor that it is read from.
   void Start(Value* value, bool nonnegative) {
     const auto relu = relu_of_.find(value);
@@ -293,7 +296,7 @@ class Planner {
       }
       const auto absorbed =
           IsRelu(*node) ? plan_.absorbed.find(node->input(0)) : plan_.absorbed.end();
-      if (absorbed != plan_.absorbed.end()) Join(absorbed->first, absorbed->second);
+      if (absorbed != plan_.absorbed.end()) Extend(absorbed->first, absorbed->second.output);
       if (kinds_.contains(node) && IsCoded(node->output(0))) GroupOutput(*node);
     }
     std::map<size_t, size_t> numbers;
@@ -310,8 +313,9 @@ class Planner {
   void GroupOutput(Node& node) {
     Value* output = node.output(0);
     if (kinds_.at(&node) == CodedKind::kMove) {
-      Join(node.input(0), output);
+      Extend(node.input(0), output);
     } else if (node.Is("Concat") && CanJoin(node)) {
+      Extend(node.input(0), output);
       for (Value* input : node.inputs()) Join(input, output);
       SetKind(&node, CodedKind::kMove);
     } else {

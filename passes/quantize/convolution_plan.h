@@ -33,11 +33,17 @@ struct CodedNode {
   bool coded_output;  // false: a Gemm that gives floats
 };
 
+// A Relu or Clip that disappears.
+struct Absorbed {
+  Node* node;
+  Value* output;
+};
+
 struct ConvolutionPlan {
-  std::vector<CodedNode> nodes;             // in topological order
-  std::set<const Value*> boundaries;        // coded for their coded readers only: made in float
-  std::map<const Value*, Value*> absorbed;  // input → output of the Relu or Clip that disappears
-  std::map<const Value*, size_t> group;     // coded tensor → group of equal scale and zero point
+  std::vector<CodedNode> nodes;               // in topological order
+  std::set<const Value*> boundaries;          // coded for their coded readers only: made in float
+  std::map<const Value*, Absorbed> absorbed;  // by the tensor that it reads
+  std::map<const Value*, size_t> group;  // coded tensor → group of equal scale and zero point
   // The tensors whose float ranges together are a group's range.
   std::vector<std::vector<Value*>> measured;
 
