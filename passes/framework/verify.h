@@ -18,8 +18,8 @@ enum class Basis {
   kNothing,  // the engine cannot run the original: structure only
   kRunning,  // the original's answers are random numbers or rounding noise: candidates must load,
              // run and stay finite
-  kProbes,  // made-up inputs (probes.h)
-  kData,    // samples of the fit split
+  kProbes,   // made-up inputs (probes.h)
+  kData,     // samples of the fit split
 };
 
 // The original's answers, taken once and kept for every candidate.
@@ -28,8 +28,8 @@ struct Reference {
   std::string reason;       // why the basis is not kData
   double tolerance = 1e-4;  // lossless: allowed error, relative to the largest element of an output
   std::vector<Port> outputs;  // those that are tensors
-  std::vector<double> noise;  // of each: its error when the engine runs the original without its
-                              // own optimisations: what rounding alone does to it
+  std::vector<double> noise;  // of each: how far it moves, as an error, when the float inputs move
+                              // by 2⁻²⁰ of themselves: what rounding alone may do to it
   std::vector<Feeds> feeds;   // one batch each
   std::vector<std::vector<Tensor>> answers;  // [batch][output]
 };
