@@ -91,7 +91,8 @@ struct KMajorTile {
     return s < 0x1p-126f ? 0x1p-126f : s;  // NaN stays
   }
 
-  // Codes of one row into its place in the tile. |x/s| ≤ 127·(1 + 2⁻²²), so rounding clamps.
+  // Codes of one row into its place in the tile. |x/s| ≤ 127·(1 + 2⁻²²), so rounding clamps. Where
+  // s is NaN any code will do: NaN times it is NaN.
   template <bool kSmooth>
   static void EncodeRow(const KMajorJob& job, const Row& row, float s, std::byte* out,
                         int64_t stride, int32_t* surplus) {
@@ -112,13 +113,6 @@ struct KMajorTile {
     }
   }
 
-  // A row with NaN or Inf: any code will do, since s = NaN makes every output NaN.
-  static void EncodeZeros(const KMajorJob& job, std::byte* out, int64_t stride, int32_t* surplus) {
-    for (int64_t quad = 0; quad < job.quads; ++quad)
-      memset(out + quad * stride, 0, Ops::kQuadBytes);
-    for (int64_t g = 0; g < job.scale_rows; ++g) surplus[g] = 0;
-  }
-
   template <bool kSmooth>
   static void QuantizeTile(const KMajorJob& job, int64_t tile, int64_t rows) {
     const auto row = [&job](int64_t r) {
@@ -129,13 +123,8 @@ struct KMajorTile {
     std::byte* out = job.codes + tile * job.quads * Ops::kQuadBytes;
     const int64_t stride = rows * Ops::kQuadBytes;
     for (int64_t r = tile; r < tile + rows; ++r, out += Ops::kQuadBytes) {
-      const float s = job.row_scale[r];
-      int32_t* surplus = job.row_surplus + r * job.scale_rows;
-      if (s == s) {
-        EncodeRow<kSmooth>(job, row(r), s, out, stride, surplus);
-      } else {
-        EncodeZeros(job, out, stride, surplus);
-      }
+      EncodeRow<kSmooth>(job, row(r), job.row_scale[r], out, stride,
+                         job.row_surplus + r * job.scale_rows);
     }
   }
 

@@ -297,6 +297,18 @@ TEST_CASE("rows of zeros and denormals give the bias; huge rows keep their preci
   }
 }
 
+TEST_CASE("a row's scale is never below the smallest normal number") {
+  LinearLayer layer({100, 40, 0}, 2);
+  layer.scale_base = 1e28f;  // makes the difference visible
+  std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+  std::vector<float> x = RandomRows(3, 100, 3);
+  for (float& v : x) v *= 2e-38f;  // codes of a few units only
+  for (const LinearKernel* kernel : Kernels()) {
+    INFO(kernel->name);
+    CheckAgainst(ExactLinear(layer, x, 3), Prepared(*kernel, layer).Run(x, 3));
+  }
+}
+
 TEST_CASE("a NaN in one output's bias stays there") {
   LinearLayer layer({100, 40, 0}, 2);
   layer.bias[33] = kNan;

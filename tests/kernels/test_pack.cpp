@@ -51,6 +51,14 @@ TEST_CASE("encoded scales never shrink and grow by less than 1/16 of an octave")
     scales[7] = largest;
     scales[8] = 0;
     std::vector<uint8_t> codes(scales.size(), 77);
+    // What decodes exactly, and just above it.
+    const float first_base = EncodeScales(scales, codes);
+    for (int code = 0; code < 255; ++code) {
+      const float exact = DecodeScale(first_base, static_cast<uint8_t>(code));
+      scales.push_back(exact);
+      scales.push_back(std::nextafter(exact, largest));
+    }
+    codes.resize(scales.size());
     const float base = EncodeScales(scales, codes);
     REQUIRE(base >= std::numeric_limits<float>::min());
     for (size_t i = 0; i < scales.size(); ++i) {
