@@ -7,6 +7,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -146,12 +147,14 @@ void Commit(Fold& fold, PassStats& stats) {
   ReplaceConstant(*fold.linear, 2, "bias", std::move(fold.bias));
   if (fold.linear->Is("Gemm")) fold.linear->RemoveAttribute("beta");
 
-  const std::vector<Value*> parameters = fold.norm->inputs();
+  // One constant may serve as several parameters.
+  const std::vector<Value*>& norm_inputs = fold.norm->inputs();
+  const std::set<Value*> parameters(norm_inputs.begin() + 1, norm_inputs.end());
   stats.Done(*fold.linear, "BatchNormalization merged into it");
   graph.SetInput(fold.norm, 0, nullptr);
   graph.MoveOutput(fold.norm->output(0), fold.linear, 0);
   graph.RemoveNode(fold.norm);
-  for (size_t i = 1; i < parameters.size(); ++i) RemoveIfUnused(parameters[i]);
+  for (Value* parameter : parameters) RemoveIfUnused(parameter);
   ++stats.nodes_removed;
   stats.tensors_rewritten += 2;
 }

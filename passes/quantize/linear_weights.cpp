@@ -15,6 +15,7 @@ namespace {
 // Scale codes tried around max|w|/127: a little clipping may pay, and the pair bound may want up to
 // twice the scale (2^(16/16)).
 constexpr int kStepsDown = 4;
+constexpr int kStepsUp = 2;
 constexpr int kStepsUpForPairs = 16;
 
 // Every i in [0, count), each exactly once, on up to `threads` threads. body(i) must not share
@@ -53,7 +54,7 @@ int BestScaleCode(std::span<const float> row, std::span<const float> importance,
   const float unclipped = LargestMagnitude(row) / 127;
   if (!(unclipped >= base)) return 0;
   const int first = static_cast<int>(std::ceil(16 * std::log2(unclipped / base)));
-  const int steps_up = bound == PairBound::kNone ? 1 : kStepsUpForPairs;
+  const int steps_up = bound == PairBound::kNone ? kStepsUp : kStepsUpForPairs;
   double best_error = std::numeric_limits<double>::infinity();
   int best = first;
   for (int code = first - kStepsDown; code <= first + steps_up; ++code) {

@@ -23,16 +23,24 @@ bool AllFinite(std::span<const float> values) {
   return true;
 }
 
-void RemoveIfUnused(Graph& graph, Value* value) {
-  if (!value->uses().empty() || value->is_graph_output()) return;
-  if (Node* producer = value->producer()) {
-    const std::vector<Value*> inputs = producer->inputs();
-    graph.RemoveNode(producer);
-    for (Value* input : inputs) {
-      if (input) RemoveIfUnused(graph, input);  // Transpose(constant): at most two deep
+bool IsUnused(const Value* value) { return value->uses().empty() && !value->is_graph_output(); }
+
+// Values that replaced nodes read. Transposes of constants go first, for what they read.
+void RemoveUnused(Graph& graph, std::set<Value*> values) {
+  for (Value* value : std::vector<Value*>(values.begin(), values.end())) {
+    Node* transpose = value->producer();
+    if (!transpose || transpose->inputs().empty() || !IsUnused(value)) continue;
+    values.erase(value);
+    values.insert(transpose->input(0));
+    graph.RemoveNode(transpose);
+  }
+  for (Value* value : values) {
+    if (!IsUnused(value)) continue;
+    if (value->producer()) {
+      graph.RemoveNode(value->producer());
+    } else if (!value->is_graph_input()) {
+      graph.RemoveInitializer(value);
     }
-  } else if (value->is_initializer() && !value->is_graph_input()) {
-    graph.RemoveInitializer(value);
   }
 }
 
@@ -56,7 +64,7 @@ class LinearQuantizer {
     }
     for (size_t i = 0; i < layers_.size(); ++i) EmitLayer(i);
     for (const EmbeddingTable& table : tables_) EmitTable(table);
-    for (Value* value : replaced_) RemoveIfUnused(model_.graph(), value);
+    RemoveUnused(model_.graph(), std::move(replaced_));
   }
 
  private:

@@ -72,7 +72,7 @@ TEST_CASE("bounded pairs cannot overflow 16 bits under any activation") {
   CHECK(codes.back() == 127);
 }
 
-TEST_CASE("no other scale of the grid fits a row better") {
+TEST_CASE("no other scale near the largest weight fits a row better") {
   const int64_t inputs = 96, outputs = 8;
   const std::vector<float> rows = NormalValues(inputs * outputs, 2);
   const std::vector<float> importance = [&] {
@@ -90,7 +90,11 @@ TEST_CASE("no other scale of the grid fits a row better") {
       const double error =
           QuantizeRow(row, importance, DecodeScale(weight.scale_base, static_cast<uint8_t>(chosen)),
                       bound, codes);
-      for (int other = std::max(0, chosen - 3); other <= std::min(255, chosen + 3); ++other) {
+      float largest = 0;
+      for (float w : row) largest = std::max(largest, std::fabs(w));
+      const int unclipped =
+          static_cast<int>(std::ceil(16 * std::log2(largest / 127 / weight.scale_base) - 1e-3));
+      for (int other = std::max(0, unclipped - 4); other <= std::min(255, unclipped + 2); ++other) {
         const double theirs =
             QuantizeRow(row, importance,
                         DecodeScale(weight.scale_base, static_cast<uint8_t>(other)), bound, codes);
