@@ -297,8 +297,8 @@ void Compression::Publish() {
   if (report_.custom_operators) {
     folder_->StageCopy(kOperatorLibraryName, context_.operator_library);
   }
-  folder_->Stage(kConfigName, ResolvedConfig(config_, options_.output).dump(2) + "\n");
-  folder_->Stage(kMetricsName, ToJson(report_, Wanted()).dump(2) + "\n");
+  folder_->Stage(kConfigName, JsonText(ResolvedConfig(config_, options_.output)));
+  folder_->Stage(kMetricsName, JsonText(ToJson(report_, Wanted())));
   folder_->Publish();
 }
 

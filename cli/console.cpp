@@ -69,9 +69,11 @@ void Print(std::string_view text) {
   }
 }
 
-void PrintJson(const nlohmann::ordered_json& document) {
-  Print(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+std::string JsonText(const nlohmann::ordered_json& document) {
+  return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
+
+void PrintJson(const nlohmann::ordered_json& document) { Print(JsonText(document)); }
 
 Progress MakeProgress(const CommonOptions& options) {
   if (!isatty(STDERR_FILENO) || !options.progress || options.verbosity < 0) {

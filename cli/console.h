@@ -4,6 +4,7 @@
 #define SPARSEFUSE_CLI_CONSOLE_H_
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 #include "cli/command_line.h"
@@ -22,6 +23,8 @@ void SetUpLogging(const CommonOptions& options);
 // To stdout, at once. UserError E_WRITE when it is closed or full: a result that nobody got is no
 // success.
 void Print(std::string_view text);
+// Indented, with a line end; bytes that are no UTF-8 replaced.
+std::string JsonText(const nlohmann::ordered_json& document);
 void PrintJson(const nlohmann::ordered_json& document);
 
 // One line on the terminal that is written over: step, share done, time left. Does nothing unless

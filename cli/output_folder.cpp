@@ -128,13 +128,14 @@ void OutputFolder::Lock() {
   }
 }
 
-// The lock is ours, so whatever bears the mark was left by a run that is no more. A data file is
+// The lock is ours, so temporaries were left by a run that is no more. A data file is
 // known to be such a leftover only where no model is.
 void OutputFolder::RemoveLeftovers() {
   const bool has_model = HasOtherModel(folder_, "");
   for (const std::string& name : Entries(folder_)) {
-    const bool temporary = name.starts_with('.') && name.find(kMark) != std::string::npos;
-    if (temporary || (IsDataFileName(name) && !has_model)) unlinkat(directory_, name.c_str(), 0);
+    if (IsTemporaryName(name) || (IsDataFileName(name) && !has_model)) {
+      unlinkat(directory_, name.c_str(), 0);
+    }
   }
 }
 
