@@ -74,7 +74,10 @@ TEST_CASE("the demo with its own operators: the same with and without their libr
   CHECK(result["custom_operators"] == true);
 
   const double original = Perplexity(Demo() / "model.onnx", {});
-  const double with = Perplexity(dir / "out/model.onnx", dir / "out/libsparsefuse_ops.so");
+  // A machine on which the standard form of every layer is faster gets no library.
+  const fs::path library = dir / "out/libsparsefuse_ops.so";
+  const double with =
+      Perplexity(dir / "out/model.onnx", fs::exists(library) ? library : fs::path());
   const double without = Perplexity(dir / "out/model.onnx", {});
   CHECK(original == Approx(4.267).margin(0.001));
   CHECK(with <= 1.01 * original);
