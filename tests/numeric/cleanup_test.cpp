@@ -54,7 +54,8 @@ int64_t Count(const Model& model, std::string_view op) {
   return count;
 }
 
-// The order of the presets.
+// remove-dead first, so that no Identity hides a constant or a convolution, and last for what the
+// others leave.
 const std::vector<std::string> kPasses = {"raise-opset",    "remove-dead", "fold-constants",
                                           "fold-batchnorm", "fold-masks",  "remove-dead"};
 
