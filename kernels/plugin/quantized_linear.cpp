@@ -313,7 +313,7 @@ OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp*, const OrtApi* api, const 
 // Y has X's dimensions but for the last. Says nothing when X's rank or one of its dimensions is
 // unknown: ONNX Runtime cannot express that here. It asks only the first of the ops of one name, so
 // the type comes from X.
-OrtStatus* InferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept {
+OrtStatus* TryInferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept {
   const OrtOpAttr* attribute = nullptr;
   int64_t outputs = 0;
   size_t bytes = 0;
@@ -344,6 +344,13 @@ OrtStatus* InferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept
   if (!status) status = api.ShapeInferContext_SetOutputTypeShape(&context, 0, y);
   api.ReleaseTensorTypeAndShapeInfo(y);
   return status;
+}
+
+// Never a status: ONNX Runtime 1.31 does not free one that is returned here, and what is wrong with
+// an attribute is said when the kernel is made.
+OrtStatus* InferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept {
+  if (OrtStatus* status = TryInferShape(api, context)) api.ReleaseStatus(status);
+  return nullptr;
 }
 
 const QuantizedLinearOp& Self(const OrtCustomOp* op) noexcept {

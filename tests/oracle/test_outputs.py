@@ -38,13 +38,28 @@ def test_kernel_agrees_with_function_body(name, model, data, compress, library):
         assert np.abs(k - b).mean() <= 0.002 * scale
 
 
+def reference_answers(proto, x):
+    """The reference evaluator implements DequantizeLinear from opset 19 on only; what it does with the
+    inputs of opset 18 is the same."""
+    try:
+        return ReferenceEvaluator(proto).run(None, x)
+    except RuntimeError as error:
+        if "No implementation for operator 'DequantizeLinear'" not in str(error):
+            raise
+    for holder in (proto, *proto.functions):
+        for entry in holder.opset_import:
+            if entry.domain == "":
+                entry.version = max(entry.version, 19)
+    return ReferenceEvaluator(proto).run(None, x)
+
+
 @cases
 @emits
 def test_reference_evaluator_agrees(name, model, data, emit, compress):
     path = compress(model, data, "--emit", emit) / "model.onnx"
     proto = onnx.load(str(path))
     x = feeds(data, 1)
-    reference = ReferenceEvaluator(proto).run(None, x)
+    reference = reference_answers(proto, x)
     runtime = session(path, optimize=False).run(None, x)
     for r, o in zip(reference, runtime):
         scale = max(np.abs(o).max(), 1e-6)

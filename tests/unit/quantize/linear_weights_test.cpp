@@ -127,8 +127,7 @@ TEST_CASE("rows of very different size share one base") {
   const QuantizedWeight weight = QuantizeLinearWeight(rows, inputs, 4, {}, PairBound::kAvx2, 1);
   for (int64_t n : {0, 1}) {
     const std::span<const float> row(rows.data() + n * inputs, inputs);
-    const float scale =
-        DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
+    const float scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
     double error = 0, energy = 0;
     for (int64_t k = 0; k < inputs; ++k) {
       const double w = row[static_cast<size_t>(k)];
@@ -166,8 +165,7 @@ TEST_CASE("bias correction restores the mean output") {
       QuantizeLinearWeight(rows, inputs, outputs, {}, PairBound::kAvx2, 1);
   const std::vector<float> correction = BiasCorrection(rows, weight, mean);
   for (int64_t n = 0; n < outputs; ++n) {
-    const double scale =
-        DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
+    const double scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
     double error = 0;  // of the mean output, over all samples
     for (int64_t s = 0; s < samples; ++s) {
       for (int64_t k = 0; k < inputs; ++k) {
