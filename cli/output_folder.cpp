@@ -16,11 +16,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// In the names of all temporaries, StagedModel's too; with the process number behind it, this
-// run's.
-constexpr std::string_view kMark = ".sparsefuse-";
+// In the names of this run's temporaries, StagedModel's too.
+std::string OwnMark() { return fmt::format(".sparsefuse-{}-", getpid()); }
 
-std::string OwnMark() { return fmt::format("{}{}-", kMark, getpid()); }
+bool IsTemporaryName(const std::string& name) {
+  static const std::regex pattern("\\..+\\.sparsefuse-[0-9]+-[0-9]+(\\.onnx|\\.data)?");
+  return std::regex_match(name, pattern);
+}
 
 [[noreturn]] void CannotWrite(const fs::path& path, int error) {
   throw UserError(ErrorCode::kWrite, fmt::format("cannot be written: {}", std::strerror(error)))
