@@ -12,8 +12,7 @@
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/convolution_emit.h"
 #include "passes/quantize/convolution_variants.h"
-#include "passes/quantize/linear.h"
-#include "passes/quantize/stored_filters.h"
+#include "passes/quantize/equalization.h"
 #include "passes/quantize/variants.h"
 
 namespace sparsefuse {
@@ -54,19 +53,6 @@ std::string WhyNotStatic(const Model& model, const Context& context) {
   return "";
 }
 
-// Too small for the quantiser of linear layers.
-bool IsSmallGemm(const Node& node) {
-  if (!node.Is("Gemm")) return false;
-  const Dims& dims = node.constant_input(1)->dims();
-  const bool rows = node.GetInt("transB", 0) != 0;
-  return dims[rows ? 1 : 0] < kMinLinearInputs || dims[rows ? 0 : 1] < kMinLinearOutputs;
-}
-
-std::string Describe(const Node& product) {
-  return fmt::format("{} {}", product.Is("Conv") ? "filters" : "weight",
-                     ToString(product.constant_input(1)->dims()));
-}
-
 // How far a model's outputs are from the float model's.
 struct Distance {
   double cosine = 1, agreement = 1;  // the worst of its outputs
@@ -84,27 +70,33 @@ class ConvolutionQuantizer {
         context_(context),
         options_(options),
         stats_(stats),
-        filters_(options.bound, context.threads),
-        stored_filters_(PairBound::kNone, context.threads) {}
+        plain_(model, options, context.threads) {}
 
   void Run() {
     if (!FindConvolutions()) return;
-    variants_ = ListVariants(model_.graph(), context_, untouched_);
     why_float_ = WhyNotStatic(model_, context_);
+    variants_ = ListVariants(model_.graph(), context_, untouched_);
     if (why_float_.empty()) Calibrate();
-    const ConvolutionVariant& weights_only = variants_.back();
-    const ConvolutionVariant& variant = why_float_.empty() ? ChooseMeasured() : weights_only;
-    if (Adopt(variant) || &variant == &weights_only) return;
-    why_float_ = too_far_;
-    Adopt(weights_only);
+    const ConvolutionVariant* variant = why_float_.empty() ? ChooseMeasured() : nullptr;
+    if (!variant || !Adopt(*variant)) SkipAll();
   }
 
  private:
-  // One way to quantise the model, carried out on a copy.
+  // A float model with what was learnt of it.
+  struct Calibrated {
+    Calibrated(const Model& model, const ConvolutionOptions& options, int threads)
+        : model(&model), filters(options.bound, threads) {}
+
+    const Model* model;
+    Histograms histograms;
+    FilterCache filters;
+  };
+
+  // One way to quantise a model, carried out on a copy.
   struct Built {
     Model model;
     Emission emission;
-    std::set<std::string> stored;  // products that compute in float on int8 filters
+    Calibrated* source;
   };
 
   // Reports what is left alone whatever is measured; false if nothing else is there.
@@ -138,70 +130,55 @@ class ConvolutionQuantizer {
         for (const Value* value : group) names.insert(value->name());
       }
     }
-    histograms_ = CollectHistograms(model_, {names.begin(), names.end()}, context_);
-    for (const auto& [name, histogram] : histograms_) {
+    plain_.histograms = CollectHistograms(model_, {names.begin(), names.end()}, context_);
+    for (const auto& [name, histogram] : plain_.histograms) {
       if (histogram.finite()) continue;
       why_float_ = fmt::format("tensor \"{}\" has NaN or infinite values", Printable(name));
     }
   }
 
-  Built Build(const ConvolutionVariant& variant, RangeMethod method,
+  Built Build(Calibrated& source, const ConvolutionVariant& variant, RangeMethod method,
               const Corrections& corrections) {
-    Built built{model_.Clone(), {}, {}};
+    Built built{source.model->Clone(), {}, &source};
     const ConvolutionPlan plan =
         PlanConvolutions(built.model.graph(), context_, variant.keep_float);
     std::vector<ActivationCode> codes;
     for (const std::vector<Value*>& group : plan.measured) {
       Range range;
       for (const Value* value : group) {
-        range = Union(range, ChooseRange(histograms_.at(value->name()), method));
+        range = Union(range, ChooseRange(source.histograms.at(value->name()), method));
       }
       codes.push_back(CodeOf(range));
     }
     built.emission =
-        EmitConvolutions(built.model, plan, codes, filters_,
+        EmitConvolutions(built.model, plan, codes, source.filters,
                          {.pad_channels = variant.pad_channels, .corrections = corrections});
-    built.stored = StoreFilters(built.model, KeysToStore(built.emission), stored_filters_);
     return built;
-  }
-
-  // What computes in float although it might not have: every such convolution, and the Gemms behind
-  // them that are too small for the quantiser of linear layers.
-  std::set<std::string> KeysToStore(const Emission& emission) const {
-    std::set<std::string> keys;
-    for (const Node* node : model_.graph().Nodes()) {
-      const std::string key = KeyOf(*node);
-      if (untouched_.contains(key)) continue;
-      const bool gemm = variants_.back().keep_float.contains(key) && IsSmallGemm(*node);
-      if (node->Is("Conv") || gemm) keys.insert(key);
-    }
-    for (const EmittedProduct& product : emission.products) keys.erase(product.key);
-    return keys;
   }
 
   // Carries the variant out; false if that changes the outputs too much.
   bool Adopt(const ConvolutionVariant& variant) {
     Built built = BuildBest(variant);
-    const Distance distance = context_.calibration ? Measure(built.model) : Distance{};
+    const Distance distance = Measure(built.model);
     if (!distance.IsClose()) {
-      too_far_ = fmt::format("int8 is too far from float (cosine {:.3f}, agreement {:.3f})",
-                             distance.cosine, distance.agreement);
-      if (&variant == &variants_.back()) SkipAll(too_far_);
+      why_float_ = fmt::format("int8 is too far from float (cosine {:.3f}, agreement {:.3f})",
+                               distance.cosine, distance.agreement);
       return false;
     }
-    Report(built);
+    Report(variant, built);
     model_ = std::move(built.model);
     return true;
   }
 
-  // Without measuring the first, "all"; the last, "weights-only", if float is not beaten.
-  const ConvolutionVariant& ChooseMeasured() {
+  // Without measuring the first, "all"; null if float is not beaten.
+  const ConvolutionVariant* ChooseMeasured() {
     nlohmann::json& decision = context_.decisions["quantize"]["convolution"];
     if (decision.is_object()) return Replay(decision);
-    const size_t chosen = context_.measure ? Time().value_or(variants_.size() - 1) : 0;
-    decision = {{"variant", variants_[chosen].name}, {"speedup", std::round(speedup_ * 100) / 100}};
-    ExplainFloat(variants_[chosen]);
-    return variants_[chosen];
+    const std::optional<size_t> chosen = context_.measure ? Time() : 0;
+    decision = {{"variant", chosen ? variants_[*chosen].name : std::string(kNoVariant)},
+                {"speedup", std::round(speedup_ * 100) / 100}};
+    why_float_ = fmt::format("int8 measured at ×{:.2f} of float's speed", speedup_);
+    return chosen ? &variants_[*chosen] : nullptr;
   }
 
   // The variant to use; nothing if none beats float.
@@ -210,9 +187,9 @@ class ConvolutionQuantizer {
     std::vector<std::pair<std::string, const Model*>> models;
     std::vector<uint64_t> bytes;
     built.reserve(variants_.size());
-    for (size_t i = 0; i + 1 < variants_.size(); ++i) {
-      built.push_back(Build(variants_[i], RangeMethod::kMinMax, {}));
-      models.emplace_back(variants_[i].name, &built.back().model);
+    for (const ConvolutionVariant& variant : variants_) {
+      built.push_back(Build(plain_, variant, RangeMethod::kMinMax, {}));
+      models.emplace_back(variant.name, &built.back().model);
       bytes.push_back(built.back().model.WeightBytes());
     }
     const std::vector<VariantTiming> timings = TimeVariants(
@@ -225,13 +202,13 @@ class ConvolutionQuantizer {
     return chosen;
   }
 
-  const ConvolutionVariant& Replay(const nlohmann::json& decision) {
+  const ConvolutionVariant* Replay(const nlohmann::json& decision) {
     const std::string name = decision.value("variant", "");
     speedup_ = decision.value("speedup", 0.0);
+    why_float_ = fmt::format("int8 was measured at ×{:.2f} of float's speed", speedup_);
+    if (name == kNoVariant) return nullptr;
     for (const ConvolutionVariant& variant : variants_) {
-      if (variant.name != name) continue;
-      ExplainFloat(variant);
-      return variant;
+      if (variant.name == name) return &variant;
     }
     throw UserError(ErrorCode::kConfig,
                     fmt::format("\"{}\" is no variant of this model", Printable(name)),
@@ -239,38 +216,47 @@ class ConvolutionQuantizer {
         .At("$.decisions.quantize.convolution.variant");
   }
 
-  void ExplainFloat(const ConvolutionVariant& variant) {
-    why_float_ = &variant == &variants_.back()
-                     ? fmt::format("int8 measured at ×{:.2f} of float's speed", speedup_)
-                     : fmt::format("measured faster so (variant \"{}\", whole model ×{:.2f})",
-                                   variant.name, speedup_);
-  }
-
-  // The variant with the ranges and, if that helps, the corrected biases that come nearest to the
+  // The variant with the channels' and tensors' ranges and the biases that come nearest to the
   // float model on the select split.
   Built BuildBest(const ConvolutionVariant& variant) {
-    Built best = Build(variant, kRangeMethods[0], {});
-    if (best.emission.products.empty()) return best;
+    std::optional<Built> best;
     RangeMethod method = kRangeMethods[0];
-    double least = Measure(best.model).error;
+    double least = 0;
     const auto keep_if_nearer = [&](Built built) {
       const double error = Measure(built.model).error;
-      if (!(error < least)) return false;
+      if (best && !(error < least)) return false;
       least = error;
-      best = std::move(built);
+      best.emplace(std::move(built));
       return true;
     };
-    for (const RangeMethod other : kRangeMethods) {
-      if (keep_if_nearer(Build(variant, other, {}))) method = other;
+    std::vector<Calibrated*> sources = {&plain_};
+    if (Equalize()) sources.push_back(&*equalised_);
+    for (Calibrated* source : sources) {
+      for (const RangeMethod other : kRangeMethods) {
+        if (keep_if_nearer(Build(*source, variant, other, {}))) method = other;
+      }
     }
     if (options_.bias_correction) {
+      Calibrated& source = *best->source;
       const auto quantise = [&](const Corrections& corrections) {
-        Built built = Build(variant, method, corrections);
+        Built built = Build(source, variant, method, corrections);
         return Candidate{std::move(built.model), std::move(built.emission.products)};
       };
-      keep_if_nearer(Build(variant, method, CorrectBiases(model_, quantise, context_)));
+      keep_if_nearer(
+          Build(source, variant, method, CorrectBiases(*source.model, quantise, context_)));
     }
-    return best;
+    return std::move(*best);
+  }
+
+  // The model with equalised channels, calibrated; false if there is nothing to equalise.
+  bool Equalize() {
+    equalised_model_ = model_.Clone();
+    if (EqualizeChannels(equalised_model_, untouched_, context_) == 0) return false;
+    equalised_.emplace(equalised_model_, options_, context_.threads);
+    std::vector<std::string> names;
+    for (const auto& [name, histogram] : plain_.histograms) names.push_back(name);
+    equalised_->histograms = CollectHistograms(equalised_model_, names, context_);
+    return true;
   }
 
   // On the select split. Needs data.
@@ -297,36 +283,31 @@ class ConvolutionQuantizer {
   }
 
   // Findings in the order of the float graph.
-  void Report(const Built& built) {
+  void Report(const ConvolutionVariant& variant, const Built& built) {
     std::set<std::string> coded;
     for (const EmittedProduct& product : built.emission.products) coded.insert(product.key);
     for (const Node* node : model_.graph().TopologicalOrder()) {
       const std::string key = KeyOf(*node);
       if (coded.contains(key)) {
-        stats_.Done(*node, fmt::format("int8 {}, static activations", Describe(*node)),
-                    Error(filters_, *node));
-      } else if (built.stored.contains(key)) {
+        const Dims& dims = node->constant_input(1)->dims();
+        const bool conv = node->Is("Conv");
         stats_.Done(*node,
-                    fmt::format("int8 {}, computed in float: {}", Describe(*node), why_float_),
-                    Error(stored_filters_, *node));
+                    fmt::format("int8 {} {}, static activations", conv ? "filters" : "weight",
+                                ToString(dims)),
+                    built.source->filters.Get(*node, conv ? dims[1] : 1).relative_error);
       } else if (node->Is("Conv") && !untouched_.contains(key)) {
-        stats_.Skip(*node, fmt::format("{}; too small to store as int8", why_float_));
+        stats_.Skip(*node, fmt::format("the model was measured faster so (variant {}, ×{:.2f})",
+                                       variant.name, speedup_));
       }
     }
-    stats_.tensors_rewritten += static_cast<int64_t>(coded.size() + built.stored.size());
-    stats_.nodes_added +=
-        built.emission.nodes_added + 2 * static_cast<int64_t>(built.stored.size());
+    stats_.tensors_rewritten += static_cast<int64_t>(coded.size());
+    stats_.nodes_added += built.emission.nodes_added;
     stats_.nodes_removed += built.emission.nodes_removed;
   }
 
-  static double Error(FilterCache& filters, const Node& product) {
-    const int64_t channels = product.Is("Conv") ? product.constant_input(1)->dims()[1] : int64_t{1};
-    return filters.Get(product, channels).relative_error;
-  }
-
-  void SkipAll(const std::string& reason) {
+  void SkipAll() {
     for (const Node* node : model_.graph().TopologicalOrder()) {
-      if (node->Is("Conv") && !untouched_.contains(KeyOf(*node))) stats_.Skip(*node, reason);
+      if (node->Is("Conv") && !untouched_.contains(KeyOf(*node))) stats_.Skip(*node, why_float_);
     }
   }
 
@@ -334,12 +315,12 @@ class ConvolutionQuantizer {
   Context& context_;
   const ConvolutionOptions& options_;
   PassStats& stats_;
-  FilterCache filters_, stored_filters_;
+  Calibrated plain_;
+  Model equalised_model_;
+  std::optional<Calibrated> equalised_;
   std::set<std::string> untouched_;  // keys of Conv and Gemm that are left alone in any case
   std::vector<ConvolutionVariant> variants_;
-  std::string too_far_;    // why a variant was not adopted
-  std::string why_float_;  // why convolutions that could compute in int8 do not
-  Histograms histograms_;
+  std::string why_float_;  // why convolutions that could be quantised are not
   double speedup_ = 0;
 };
 

@@ -46,14 +46,12 @@ std::vector<ConvolutionVariant> ListVariants(Graph& graph, const Context& contex
       variants.push_back({std::move(name), std::move(keep_float)});
     }
   };
-  std::set<std::string> products = always_float;
-  for (const CodedNode& node : all.nodes) {
-    if (node.kind == CodedKind::kProduct) products.insert(KeyOf(*node.node));
-  }
+  if (convolutions.empty()) return variants;
+
   add("all", {});
   if (can_pad) variants.push_back({"padded", always_float, true});
   std::set<std::string> first, depthwise, thin;
-  if (!convolutions.empty()) first.insert(KeyOf(*convolutions.front()->node));
+  first.insert(KeyOf(*convolutions.front()->node));
   add("first-float", first);
   std::set<std::string> ends = first;
   for (size_t i = last + 1; i < all.nodes.size(); ++i) ends.insert(KeyOf(*all.nodes[i].node));
@@ -65,7 +63,6 @@ std::vector<ConvolutionVariant> ListVariants(Graph& graph, const Context& contex
   add("ends-float", ends);
   add("depthwise-float", depthwise);
   add("dense", thin);
-  variants.push_back({"weights-only", products});
   return variants;
 }
 

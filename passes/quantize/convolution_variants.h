@@ -26,9 +26,10 @@ struct ConvolutionVariant {
 //   ends-float       the first convolution, and pooling and Gemm after the last one
 //   depthwise-float  depthwise convolutions in float
 //   dense            only convolutions of at least 64 products a sum, not depthwise
-//   weights-only     none: always the last
 std::vector<ConvolutionVariant> ListVariants(Graph& graph, const Context& context,
                                              const std::set<std::string>& always_float);
+
+inline constexpr std::string_view kNoVariant = "none";  // in decisions: all in float
 
 }  // namespace sparsefuse
 

@@ -6,7 +6,6 @@
 
 #include "onnx_io/text.h"
 #include "passes/engine/engine.h"
-#include "passes/quantize/stored_filters.h"
 #include "tests/support/catch.h"
 
 namespace sparsefuse {
@@ -309,30 +308,6 @@ TEST_CASE("convolutions that share a weight share its codes") {
     codes += value->initializer()->dtype() == DType::kInt8 && value->initializer()->rank() == 4;
   }
   CHECK(codes == 1);
-}
-
-TEST_CASE("stored filters are a quarter of the bytes and give nearly the same numbers") {
-  Model model = Net();
-  const Model reference = model.Clone();
-  FilterCache filters(PairBound::kNone, 1);
-  const std::set<std::string> stored =
-      StoreFilters(model, {"c0", "c1", "c2", "d", "g", "h"}, filters);
-  CHECK(stored == std::set<std::string>{"c0", "c1", "d", "g", "h"});  // c2 is too small to gain
-  Verify(model);
-  const Tensor x = Uniform({2, 3, 12, 12}, 10);
-  const Tensor y = RunOn(model, x, true);
-  CHECK(SqnrDb(RunOn(reference, x, true), y) > 35);
-  CHECK(LargestDifference(y, RunOn(model, x, false)) < 1e-5);
-  CHECK(model.WeightBytes() < 0.5 * static_cast<double>(reference.WeightBytes()));
-}
-
-TEST_CASE("a weight that something else reads is not stored away") {
-  Model model = Parse(
-      "g (float[1,8,6,6] x) => (float[1,8,6,6] y, float z) <float[1] w = {0}> "
-      "{ y = Conv<pads = [1,1,1,1]>(x, w) z = ReduceMax<keepdims = 0>(w) }",
-      {{"w", Uniform({8, 8, 3, 3}, 1)}});
-  FilterCache filters(PairBound::kNone, 1);
-  CHECK(StoreFilters(model, {"y"}, filters).empty());
 }
 
 }  // namespace
