@@ -1,8 +1,5 @@
 #include "passes/engine/engine.h"
 
-#include <sys/mman.h>
-#include <sys/resource.h>
-
 #include <cstring>
 #include <string>
 
@@ -121,42 +118,6 @@ TEST_CASE("weights and feeds may lie at any address") {
   const Tensor x = Tensor::Of({1024}, std::vector<float>(1024, 5));
   const Tensor odd(DType::kFloat, {1024}, std::make_shared<Shifted>(x));
   CHECK(Session(model, {}).Run(One("x", odd))[0].ToFloats()[0] == 15);
-}
-
-// Zeros that take no memory until they are written.
-class Zeros final : public Storage {
- public:
-  explicit Zeros(size_t size)
-      : size_(size),
-        data_(mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
-  ~Zeros() override { munmap(data_, size_); }
-  std::span<const std::byte> bytes() const noexcept override {
-    return {static_cast<const std::byte*>(data_), size_};
-  }
-
- private:
-  size_t size_;
-  void* data_;
-};
-
-// Peak resident memory of this process so far, in bytes.
-size_t PeakMemory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<size_t>(usage.ru_maxrss) * 1024;
-}
-
-TEST_CASE("a weight over 2 GiB is not copied") {
-  const int64_t rows = 3 << 20;
-  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
-g (int64[1] i) => (float[1,256] y) <float[1,1] table = {0}> { y = Gather(table, i) })");
-  auto zeros = std::make_shared<Zeros>(static_cast<size_t>(rows) * 256 * sizeof(float));
-  model.graph().FindValue("table")->set_initializer(Tensor(DType::kFloat, {rows, 256}, zeros));
-  const size_t before = PeakMemory();
-  const Session session(model, {});
-  CHECK(session.Run(One("i", Tensor::Of<int64_t>({1}, {rows - 1})))[0].ToFloats() ==
-        std::vector<float>(256, 0));
-  CHECK(PeakMemory() - before < size_t{200} << 20);
 }
 
 TEST_CASE("results outlive session and feeds, even what is passed through") {

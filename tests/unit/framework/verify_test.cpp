@@ -246,10 +246,10 @@ TEST_CASE("signatures are compared by name, order and type") {
 TEST_CASE("probes fit the declared types, stay in range and follow the seed") {
   const Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
       g (float[batch,3,length] x, int64[batch,length] ids, bool[batch,length] mask, int32[1] n,
-         float16[4] h) => (float[batch,3,length] y) { y = Relu(x) })");
+         float16[4] h, float[length,batch] t) => (float[batch,3,length] y) { y = Relu(x) })");
   const Session session(model, {});
   const Feeds feeds = MakeProbe(session.inputs(), 5, {.first = 2, .other = 7});
-  REQUIRE(feeds.size() == 5);
+  REQUIRE(feeds.size() == 6);
   CHECK(feeds[0].second.dims() == Dims{2, 3, 7});
   CHECK(feeds[1].second.dims() == Dims{2, 7});
   std::vector<float> floats = feeds[0].second.ToFloats();
@@ -262,6 +262,7 @@ TEST_CASE("probes fit the declared types, stay in range and follow the seed") {
   CHECK(feeds[2].second.dtype() == DType::kBool);
   CHECK(feeds[3].second.ToInts() == std::vector<int64_t>{1});
   CHECK(feeds[4].second.dtype() == DType::kFloat16);
+  CHECK(feeds[5].second.dims() == Dims{7, 2});  // lengths follow the symbols, not the axes
 
   CHECK(MakeProbe(session.inputs(), 5, {.first = 2, .other = 7})[0].second.ToFloats() == floats);
   CHECK(MakeProbe(session.inputs(), 6, {.first = 2, .other = 7})[0].second.ToFloats() != floats);
