@@ -2,9 +2,8 @@
 // ranges, so that one scale suits them all. If only convolutions read t = relu(conv(x)), then
 //   t'[c] = t[c] / s[c]:   W[c,…] and b[c] of the producer divided by s[c],
 //                          W[·,c,…] of the readers multiplied by it
-// gives the same outputs, since relu(a·x) = a·relu(x) for a > 0. s[c] are powers of two, so that
-// floats stay the same to the last bit (but for denormals). Source: Nagel et al. 2019, section 4.1,
-// with measured ranges in place of the weights'.
+// gives the same outputs up to rounding, since relu(a·x) = a·relu(x) for a > 0.
+// Source: Nagel et al. 2019, section 4.1, with measured ranges in place of the weights'.
 
 #ifndef SPARSEFUSE_PASSES_QUANTIZE_EQUALIZATION_H_
 #define SPARSEFUSE_PASSES_QUANTIZE_EQUALIZATION_H_
@@ -22,9 +21,9 @@ namespace sparsefuse {
 // Ranges come from the calibration samples. Returns the number of tensors equalised; 0: unchanged.
 int EqualizeChannels(Model& model, const std::set<std::string>& untouched, const Context& context);
 
-// s[c] for channels with largest magnitudes m[c]: (m[c]/max m)^strength as a power of two, at least
-// 1/32. strength 1 where the readers are depthwise, whose filters have a scale each, else 1/2,
-// which shares the range between the tensor and the readers' weights.
+// s[c] for channels with largest magnitudes m[c]: (m[c]/max m)^strength, at least 1/32. strength is
+// 1 where the readers are depthwise, whose filters have a scale each, else 1/2, which shares the
+// range between the tensor and the readers' weights.
 std::vector<float> EqualizingFactors(std::span<const float> magnitudes, double strength);
 
 }  // namespace sparsefuse
