@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/linear/gate.h"
+
 namespace sparsefuse {
 namespace {
 
@@ -24,44 +26,119 @@ constexpr size_t Align(size_t bytes) noexcept {
   return (bytes + kLinearAlignment - 1) / kLinearAlignment * kLinearAlignment;
 }
 
-// Offsets of the arrays in `prepared`. The first word says whether there is a smooth vector.
-struct Prepared {
-  explicit Prepared(const LinearShape& shape) noexcept {
-    const auto inputs = static_cast<size_t>(shape.groups() * kGroupInputs);
-    const auto outputs = static_cast<size_t>(shape.panels() * kPanelOutputs);
-    const auto scales = outputs * static_cast<size_t>(shape.scale_rows_per_panel());
-    smooth = kLinearAlignment;
-    scale = smooth + Align(inputs * sizeof(float));
-    bias = scale + Align(scales * sizeof(float));
-    column_start = bias + Align(outputs * sizeof(float));
-    weight = column_start + Align(scales * sizeof(int32_t));
-    bytes = weight + outputs * inputs;
+// Quads of a row's codes. A sparse layer names the quad behind the last one, which is of zeros.
+int64_t CodeQuads(const LinearShape& shape) noexcept {
+  return (GroupsPerPanel(shape.inputs) + (shape.sparse ? 1 : 0)) * kGroupQuads;
+}
+// Scale rows of every panel of a dense layer.
+int64_t DenseScaleRows(const LinearShape& shape) noexcept {
+  return shape.sparse ? 0 : shape.ScaleRows(GroupsPerPanel(shape.inputs));
+}
+
+// Places in one block of memory, aligned, in the order in which they are asked for.
+class Places {
+ public:
+  template <typename T>
+  size_t Add(int64_t count) noexcept {
+    const size_t place = bytes_;
+    bytes_ += Align(static_cast<size_t>(count) * sizeof(T));
+    return place;
   }
-  size_t smooth, scale, bias, column_start, weight, bytes;
+  size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  size_t bytes_ = 0;
+};
+
+// What prepared memory begins with: a run has nothing else to tell how long its arrays are.
+struct Header {
+  const KMajorIsa* isa;
+  int64_t groups, scale_rows, smooth_floats, gate_floats;
+};
+
+Header MakeHeader(const LinearWeights& weights) noexcept {
+  const LinearShape& shape = weights.shape;
+  return {.isa = nullptr,
+          .groups = weights.GroupCount(),
+          .scale_rows = ScaleRowCount(weights),
+          .smooth_floats = weights.smooth ? CodeQuads(shape) * 4 : 0,
+          .gate_floats = weights.gate
+                             ? kGateHeader + static_cast<int64_t>(weights.gate[3]) * shape.inputs
+                             : 0};
+}
+
+// Whether KMajorIsas::bounded takes these weights, in all their readings.
+bool AreBounded(const LinearWeights& weights) noexcept {
+  if (weights.shape.encoding == Encoding::kNested1) return false;
+  if (weights.shape.encoding != Encoding::kInt8) return true;  // at most 40 each
+  const auto* w = reinterpret_cast<const int8_t*>(weights.weight);
+  const int8_t* end = w + weights.GroupCount() * kGroupWeights;
+  bool bounded = true;
+  for (; w != end; w += 2) {
+    const int positive = std::max<int>(w[0], 0) + std::max<int>(w[1], 0);
+    const int negative = std::min<int>(w[0], 0) + std::min<int>(w[1], 0);
+    bounded &= positive <= 128 && negative >= -128;
+  }
+  return bounded;
+}
+
+// Offsets of the arrays in prepared memory.
+struct Prepared {
+  Prepared(const LinearShape& shape, const Header& header) noexcept {
+    const bool nested = IsNested(shape.encoding);
+    Places places;
+    places.Add<Header>(1);
+    panel = places.Add<KMajorPanel>(shape.panels());
+    quad = places.Add<uint16_t>(shape.sparse ? header.groups * kGroupQuads : 0);
+    smooth = places.Add<float>(header.smooth_floats);
+    scale = places.Add<float>(header.scale_rows * kPanelOutputs);
+    bias = places.Add<float>(shape.panels() * kPanelOutputs);
+    column_start = places.Add<int32_t>(header.scale_rows * kPanelOutputs);
+    high_column_start = places.Add<int32_t>(nested ? header.scale_rows * kPanelOutputs : 0);
+    gate = places.Add<float>(header.gate_floats);
+    weight = places.Add<std::byte>(header.groups * GroupBytes(shape.encoding));
+    bytes = places.bytes();
+  }
+  size_t panel, quad, smooth, scale, bias, column_start, high_column_start, gate, weight, bytes;
 };
 
 // Offsets of the arrays in the workspace.
 struct Workspace {
   Workspace(const KMajorIsa& isa, const LinearShape& shape, int64_t rows) noexcept {
-    const auto count = static_cast<size_t>(rows);
-    row_scale =
-        Align(count * static_cast<size_t>(shape.groups() * kGroupInputs / 4 * isa.quad_bytes));
-    row_surplus = row_scale + Align(count * sizeof(float));
-    bytes =
-        row_surplus + count * static_cast<size_t>(shape.scale_rows_per_panel()) * sizeof(int32_t);
+    int64_t quad_bytes = rows * isa.quad_bytes;
+    // Two groups of rows, easy and not, may each end in a part of a tile.
+    if (shape.sparse) quad_bytes += (CeilDivide(rows, isa.tile_rows) + 1) * isa.surplus_bytes;
+    Places places;
+    codes = places.Add<std::byte>(CodeQuads(shape) * quad_bytes);
+    row_scale = places.Add<float>(rows);
+    row_surplus = places.Add<int32_t>(rows * DenseScaleRows(shape));
+    order = places.Add<int64_t>(IsNested(shape.encoding) ? rows : 0);
+    bytes = places.bytes();
   }
-  size_t row_scale, row_surplus, bytes;
+  size_t codes, row_scale, row_surplus, order, bytes;
 };
 
-// One run, and how it is cut: tasks of row_step rows × panel_step panels, row-major.
+// One run, and how it is cut: tasks of row_step rows × a share of the panels, row-major.
 struct Plan {
   const KMajorIsa& isa;
   const KMajorJob& job;
   int64_t panels;
-  int64_t row_step, panel_step;
+  int64_t row_step, panel_tasks;
 
   int64_t row_tasks() const noexcept { return CeilDivide(job.rows, row_step); }
-  int64_t panel_tasks() const noexcept { return CeilDivide(panels, panel_step); }
+  int64_t groups() const noexcept {
+    return job.panel[panels - 1].group + job.panel[panels - 1].groups;
+  }
+
+  // The first panel of a share: shares have about equally many groups.
+  int64_t FirstPanel(int64_t share) const noexcept {
+    if (share == panel_tasks) return panels;
+    const int64_t group = groups() * share / panel_tasks;
+    const KMajorPanel* found = std::lower_bound(
+        job.panel, job.panel + panels, group,
+        [](const KMajorPanel& panel, int64_t g) noexcept { return panel.group < g; });
+    return found - job.panel;
+  }
 };
 
 void QuantizeTask(const Plan& plan, int64_t task) noexcept {
@@ -70,10 +147,10 @@ void QuantizeTask(const Plan& plan, int64_t task) noexcept {
 }
 
 void MultiplyTask(const Plan& plan, int64_t task) noexcept {
-  const int64_t row = task / plan.panel_tasks() * plan.row_step;
-  const int64_t panel = task % plan.panel_tasks() * plan.panel_step;
-  plan.isa.multiply(plan.job, row, std::min(row + plan.row_step, plan.job.rows), panel,
-                    std::min(panel + plan.panel_step, plan.panels));
+  const int64_t row = task / plan.panel_tasks * plan.row_step;
+  const int64_t share = task % plan.panel_tasks;
+  plan.isa.multiply(plan.job, row, std::min(row + plan.row_step, plan.job.rows),
+                    plan.FirstPanel(share), plan.FirstPanel(share + 1));
 }
 
 // Rows that nobody else quantises: block by block, so that codes are read while they are in cache.
@@ -109,22 +186,28 @@ void Execute(Plan plan, const ParallelFor& parallel) noexcept {
   const KMajorJob& job = plan.job;
   const int64_t tile = plan.isa.tile_rows;
   const auto whole_tiles = [tile](int64_t rows) { return CeilDivide(rows, tile) * tile; };
-  const int64_t products = job.rows * job.quads * 4 * plan.panels * kPanelOutputs;
+  const int64_t products = job.rows * std::max<int64_t>(plan.groups(), 1) * kGroupWeights;
   const int64_t wanted = std::clamp<int64_t>(products / kProductsPerTask, 1,
                                              kTasksPerThread * std::max(parallel.threads, 1));
-  if (wanted == 1 || job.rows >= wanted * kRowsPerTask) {
-    plan.row_step = whole_tiles(CeilDivide(job.rows, wanted));
+  // Tiles of easy rows and of the others do not share a grid.
+  const bool one_grid = job.easy == 0 || job.easy == job.rows;
+  if (wanted == 1 || (one_grid && job.rows >= wanted * kRowsPerTask)) {
+    plan.row_step = one_grid ? whole_tiles(CeilDivide(job.rows, wanted)) : job.rows;
     return ForEachTask(parallel, plan, plan.row_tasks(), WholeRowsTask);
   }
   // Few rows: all threads need the codes of all of them.
-  const int64_t codes = job.rows * job.quads * 4;
-  plan.row_step = whole_tiles(CeilDivide(job.rows, std::min(wanted, 1 + codes / kCodesPerTask)));
+  if (one_grid) {
+    const int64_t codes = job.rows * job.quads * 4;
+    plan.row_step = whole_tiles(CeilDivide(job.rows, std::min(wanted, 1 + codes / kCodesPerTask)));
+  }
   ForEachTask(parallel, plan, plan.row_tasks(), QuantizeTask);
-  const int64_t row_parts =
-      std::min(CeilDivide(wanted, plan.panels), CeilDivide(job.rows, kRowsPerTask));
-  plan.row_step = whole_tiles(CeilDivide(job.rows, row_parts));
-  plan.panel_step = CeilDivide(plan.panels, CeilDivide(wanted, row_parts));
-  ForEachTask(parallel, plan, plan.row_tasks() * plan.panel_tasks(), MultiplyTask);
+  int64_t row_parts = 1;
+  if (one_grid) {
+    row_parts = std::min(CeilDivide(wanted, plan.panels), CeilDivide(job.rows, kRowsPerTask));
+    plan.row_step = whole_tiles(CeilDivide(job.rows, row_parts));
+  }
+  plan.panel_tasks = std::min(plan.panels, CeilDivide(wanted, row_parts));
+  ForEachTask(parallel, plan, plan.row_tasks() * plan.panel_tasks, MultiplyTask);
 }
 
 template <typename T>
@@ -142,73 +225,174 @@ void CopyPadded(const float* from, int64_t count, float* to, int64_t padded) noe
   std::fill(to + count, to + padded, 0.0f);
 }
 
+// start[r] −= factor · Σ of the weights of output r in one group; nested ones read in 4 bits if
+// `high_only`.
+void SubtractColumnSums(Encoding encoding, const std::byte* group, const std::byte* low,
+                        bool high_only, int64_t factor, int32_t* start) noexcept {
+  for (int64_t r = 0; r < kPanelOutputs; ++r) {
+    const int shift = encoding != Encoding::kInt8 && r >= 16 ? 4 : 0;
+    const int64_t row = (shift ? r - 16 : r) * kGroupInputs;
+    int64_t sum = 0;
+    for (int64_t i = row; i < row + kGroupInputs; ++i) {
+      const auto high = static_cast<int8_t>(group[i]);
+      if (encoding == Encoding::kInt8) {
+        sum += high;
+        continue;
+      }
+      const int top = static_cast<uint8_t>(high) >> shift & 15;
+      if (encoding == Encoding::kInt4) {
+        sum += (top ^ 8) - 8;
+        continue;
+      }
+      const int bottom = static_cast<uint8_t>(low[i]) >> shift & 15;
+      const auto code = static_cast<int8_t>(top << 4 | bottom);
+      sum += high_only ? DecodeHigh(encoding, code) : DecodeWeight(encoding, code);
+    }
+    start[r] -= static_cast<int32_t>(factor * sum);
+  }
+}
+
+// Column starts of all scale rows of one panel.
+void FillColumnStarts(const LinearWeights& weights, const KMajorPanel& panel, int64_t factor,
+                      bool high_only, int32_t* start) noexcept {
+  const LinearShape& shape = weights.shape;
+  const int64_t plane = PlaneBytes(shape.encoding);
+  std::fill_n(start, panel.scale_rows * kPanelOutputs, 0);
+  if (factor == 0) return;
+  const std::byte* high = weights.weight + panel.group * plane;
+  const std::byte* low = high + weights.GroupCount() * plane;  // nested only
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    const int64_t scale_row = shape.scale_groups == 0 ? 0 : g / shape.scale_groups;
+    SubtractColumnSums(shape.encoding, high + g * plane, low + g * plane, high_only, factor,
+                       start + scale_row * kPanelOutputs);
+  }
+}
+
+// Decides which rows are easy and brings them first; `order` as in KMajorJob. Returns their number.
+int64_t SortByGate(const float* gate, const KMajorJob& job, int64_t* order) noexcept {
+  const size_t element = job.half ? sizeof(uint16_t) : sizeof(float);
+  const auto* x = static_cast<const std::byte*>(job.x);
+  int64_t easy = 0, hard = job.rows;
+  for (int64_t r = 0; r < job.rows; ++r) {
+    const std::byte* row = x + static_cast<size_t>(r * job.inputs) * element;
+    const bool is_easy = IsEasyRow(gate, row, job.half, job.smooth, job.inputs);
+    order[is_easy ? easy++ : --hard] = r;
+  }
+  return easy;
+}
+
 }  // namespace
 
-size_t KMajorPreparedBytes(const LinearShape& shape) noexcept { return Prepared(shape).bytes; }
+int64_t ScaleRowCount(const LinearWeights& weights) noexcept {
+  const LinearShape& shape = weights.shape;
+  int64_t rows = 0;
+  for (int64_t p = 0; p < shape.panels(); ++p) {
+    rows += shape.ScaleRows(weights.FirstGroup(p + 1) - weights.FirstGroup(p));
+  }
+  return rows;
+}
 
-void KMajorPrepare(const KMajorIsa& isa, const LinearWeights& weights,
+size_t KMajorPreparedBytes(const LinearWeights& weights) noexcept {
+  return Prepared(weights.shape, MakeHeader(weights)).bytes;
+}
+
+void KMajorPrepare(const KMajorIsas& isas, const LinearWeights& weights,
                    std::byte* prepared) noexcept {
   const LinearShape& shape = weights.shape;
-  const Prepared offsets(shape);
-  *At<uint64_t>(prepared, 0) = weights.smooth ? 1 : 0;
+  const KMajorIsa& isa = AreBounded(weights) ? isas.bounded : isas.any;
+  Header header = MakeHeader(weights);
+  header.isa = &isa;
+  const Prepared offsets(shape, header);
+  *At<Header>(prepared, 0) = header;
   if (weights.smooth) {
     CopyPadded(weights.smooth, shape.inputs, At<float>(prepared, offsets.smooth),
-               shape.groups() * kGroupInputs);
+               header.smooth_floats);
   }
   CopyPadded(weights.bias, shape.outputs, At<float>(prepared, offsets.bias),
              shape.panels() * kPanelOutputs);
-  const int64_t scale_rows = shape.scale_rows_per_panel();
+  std::copy_n(weights.gate, header.gate_floats, At<float>(prepared, offsets.gate));
+  if (shape.sparse) {
+    std::copy_n(weights.blocks.quad, header.groups * kGroupQuads,
+                At<uint16_t>(prepared, offsets.quad));
+  }
   auto* scale = At<float>(prepared, offsets.scale);
-  for (int64_t i = 0; i < shape.panels() * scale_rows * kPanelOutputs; ++i) {
+  for (int64_t i = 0; i < header.scale_rows * kPanelOutputs; ++i) {
     scale[i] = DecodeScale(weights.scale_base, weights.scale_code[i]);
   }
-  auto* start = At<int32_t>(prepared, offsets.column_start);
-  const int64_t panel_bytes = shape.groups() * kGroupBytes8;
+  const int64_t group_bytes = PlaneBytes(shape.encoding);
+  const int64_t plane_bytes = header.groups * group_bytes;
+  int64_t scale_row = 0;
   for (int64_t p = 0; p < shape.panels(); ++p) {
-    const int8_t* panel = weights.weight + p * panel_bytes;
-    isa.repack(panel, shape.groups(), prepared + offsets.weight + p * panel_bytes);
-    for (int64_t g = 0; g < shape.groups(); g += shape.groups_per_scale()) {
-      isa.column_start(panel + g * kGroupBytes8,
-                       std::min(shape.groups_per_scale(), shape.groups() - g), start);
-      start += kPanelOutputs;
+    KMajorPanel& panel = At<KMajorPanel>(prepared, offsets.panel)[p];
+    panel.group = weights.FirstGroup(p);
+    panel.groups = weights.FirstGroup(p + 1) - panel.group;
+    panel.scale_row = scale_row;
+    panel.scale_rows = shape.ScaleRows(panel.groups);
+    const int64_t start = scale_row * kPanelOutputs;
+    FillColumnStarts(weights, panel, isa.column_factor, false,
+                     At<int32_t>(prepared, offsets.column_start) + start);
+    for (int plane = 0; plane < (IsNested(shape.encoding) ? 2 : 1); ++plane) {
+      const int64_t place = plane * plane_bytes + panel.group * group_bytes;
+      isa.repack(shape.encoding, weights.weight + place, panel.groups,
+                 prepared + offsets.weight + place);
     }
+    if (IsNested(shape.encoding)) {
+      FillColumnStarts(weights, panel, isa.column_factor, true,
+                       At<int32_t>(prepared, offsets.high_column_start) + start);
+    }
+    scale_row += panel.scale_rows;
   }
 }
 
-size_t KMajorWorkspaceBytes(const KMajorIsa& isa, const LinearShape& shape, int64_t rows) noexcept {
-  return Workspace(isa, shape, rows).bytes;
+size_t KMajorWorkspaceBytes(const KMajorIsas& isas, const LinearShape& shape,
+                            int64_t rows) noexcept {
+  return std::max(Workspace(isas.any, shape, rows).bytes,
+                  Workspace(isas.bounded, shape, rows).bytes);
 }
 
-void KMajorRun(const KMajorIsa& isa, const LinearShape& shape, const std::byte* prepared,
-               const LinearRun& run) noexcept {
+void KMajorRun(const LinearShape& shape, const std::byte* prepared, const LinearRun& run) noexcept {
+  if (run.easy_rows) *run.easy_rows = 0;
   if (run.rows == 0) return;
-  const Prepared constants(shape);
+  const Header& header = *At<Header>(prepared, 0);
+  const KMajorIsa& isa = *header.isa;
+  const Prepared constants(shape, header);
   const Workspace workspace(isa, shape, run.rows);
-  const bool smooth = *At<uint64_t>(prepared, 0) != 0;
-  const KMajorJob job = {
+  KMajorJob job = {
+      .encoding = shape.encoding,
       .inputs = shape.inputs,
       .outputs = shape.outputs,
-      .quads = shape.groups() * kGroupInputs / 4,
-      .quads_per_scale = shape.groups_per_scale() * kGroupInputs / 4,
-      .scale_rows = shape.scale_rows_per_panel(),
-      .smooth = smooth ? At<float>(prepared, constants.smooth) : nullptr,
+      .quads = CodeQuads(shape),
+      .quads_per_scale = (shape.scale_groups == 0 ? kMaxInputs : shape.scale_groups) * kGroupQuads,
+      .row_scale_rows = DenseScaleRows(shape),
+      .panel = At<KMajorPanel>(prepared, constants.panel),
+      .quad = shape.sparse ? At<uint16_t>(prepared, constants.quad) : nullptr,
+      .smooth = header.smooth_floats > 0 ? At<float>(prepared, constants.smooth) : nullptr,
       .scale = At<float>(prepared, constants.scale),
       .bias = At<float>(prepared, constants.bias),
       .weight = prepared + constants.weight,
+      .plane_bytes = header.groups * PlaneBytes(shape.encoding),
       .column_start = At<int32_t>(prepared, constants.column_start),
+      .high_column_start = At<int32_t>(prepared, constants.high_column_start),
       .rows = run.rows,
+      .easy = 0,
+      .order = nullptr,
       .x = run.x,
       .y = run.y,
-      .codes = run.workspace,
+      .half = run.half,
+      .activation = run.activation,
+      .codes = run.workspace + workspace.codes,
       .row_scale = At<float>(run.workspace, workspace.row_scale),
       .row_surplus = At<int32_t>(run.workspace, workspace.row_surplus),
   };
-  Execute({.isa = isa,
-           .job = job,
-           .panels = shape.panels(),
-           .row_step = run.rows,
-           .panel_step = shape.panels()},
-          run.parallel);
+  if (header.gate_floats > 0 && IsGated(run)) {
+    auto* order = At<int64_t>(run.workspace, workspace.order);
+    job.easy = SortByGate(At<float>(prepared, constants.gate), job, order);
+    job.order = order;
+    if (run.easy_rows) *run.easy_rows = job.easy;
+  }
+  Execute(
+      {.isa = isa, .job = job, .panels = shape.panels(), .row_step = run.rows, .panel_tasks = 1},
+      run.parallel);
 }
 
 }  // namespace sparsefuse

@@ -1,17 +1,25 @@
-// The two functions of a KMajorIsa, written once over the vector operations of an instruction set.
-// For files compiled for that instruction set, and for the tests, which run the same code over a
+// The functions of a KMajorIsa, written once over the vector operations of an instruction set. For
+// files compiled for that instruction set, and for the tests, which run the same code over a
 // portable imitation of those operations.
 //
 // Everything is a template on Ops, and Ops lives in an unnamed namespace, so no function made here
 // is ever shared with code for another instruction set. For the same reason: no std functions.
 //
+// How data moves: a strip is 2·kLanes outputs of a panel. For each quad of inputs its weights are
+// read once (and decoded, when they lie in 4 bits) into two vectors; every row of the tile brings
+// its four codes as one broadcast and adds its products to two vectors of 32-bit sums, which stay
+// in registers over all quads of a scale row. A sparse panel takes the codes from where its list of
+// quads says. Sums become floats at the end of a scale row.
+//
 // Ops:
-//   kLanes        32-bit lanes of a vector       kTileRows   rows of a full tile
-//   kQuadBytes    a row's quad when packed       kStripBytes a quad of the weights of one strip,
-//   which is
-//                                                            2·kLanes outputs
-//   kChains<R>    independent sums that R rows need to hide latency
-//   kRowSurplus   whether row_surplus is used
+//   kLanes        32-bit lanes of a vector       kTileRows  rows of a full tile
+//   kQuadBytes    a row's quad when packed
+//   kChains<R>    independent sums that R rows need to hide latency; 1, 2 or 4
+//   Takes(encoding) whether its weights are multiplied here (KMajorIsas)
+//   kRowSurplus   whether the arithmetic adds something for the row: row_surplus, and per quad
+//                 kSurplusBytes behind the codes of a sparse tile's quad
+//   kColumnFactor of KMajorIsa
+//   PairQuads(reading) how many quads' products add up in 16 bits before they are widened; 1: none
 //   Float, Int    vectors; the functions are named after what they do, see avx2.cpp
 
 #ifndef SPARSEFUSE_KERNELS_LINEAR_KMAJOR_TILE_H_
@@ -21,6 +29,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/linear/activation_tile.h"
 #include "kernels/linear/kmajor.h"
 
 #if defined(__clang__)
@@ -31,6 +40,9 @@
 
 namespace sparsefuse {
 
+// How stored weights are read.
+enum class Reading : uint8_t { kInt8, kInt4, kNested1, kNested1High, kNested4, kNested4High };
+
 template <class Ops>
 struct KMajorTile {
   using Float = typename Ops::Float;
@@ -39,33 +51,35 @@ struct KMajorTile {
   static constexpr int64_t kLanes = Ops::kLanes;
   static constexpr int64_t kStripOutputs = 2 * kLanes;
   static constexpr int64_t kStrips = kPanelOutputs / kStripOutputs;  // of a panel
-  static constexpr int64_t kStripBytes = 4 * kStripOutputs;          // of weights, for one quad
 
-  // --- Activations
-  // ---------------------------------------------------------------------------------
+  // --- Activations ------------------------------------------------------------------------------
 
   // A chunk is one vector of each half: kStripOutputs consecutive inputs of a row.
   static constexpr int64_t kChunk = 2 * kLanes;
   static_assert(kGroupInputs % kChunk == 0);
 
   struct Row {
-    const float* x;
+    const void* x;
     const float* smooth;
     int64_t inputs;
   };
 
+  static Float LoadElements(const float* x) { return Ops::Load(x); }
+  static Float LoadElements(const uint16_t* x) { return Ops::LoadHalf(x); }
+
   // Inputs k … k + kChunk − 1 of x ⊙ smooth; zeros beyond the row's end.
-  template <bool kSmooth>
+  template <bool kSmooth, typename Element>
   static void LoadChunk(const Row& row, int64_t k, Float (&v)[2]) {
-    float tail[kChunk];
-    const float* x = tail;
+    Element tail[kChunk];
+    const auto* all = static_cast<const Element*>(row.x);
+    const Element* x = tail;
     if (k + kChunk <= row.inputs) {
-      x = row.x + k;
+      x = all + k;
     } else {
-      for (int64_t i = 0; i < kChunk; ++i) tail[i] = k + i < row.inputs ? row.x[k + i] : 0.0f;
+      for (int64_t i = 0; i < kChunk; ++i) tail[i] = k + i < row.inputs ? all[k + i] : Element{0};
     }
-    v[0] = Ops::Load(x);
-    v[1] = Ops::Load(x + kLanes);
+    v[0] = LoadElements(x);
+    v[1] = LoadElements(x + kLanes);
     if (kSmooth) {
       v[0] = Ops::Multiply(v[0], Ops::Load(row.smooth + k));
       v[1] = Ops::Multiply(v[1], Ops::Load(row.smooth + k + kLanes));
@@ -74,12 +88,12 @@ struct KMajorTile {
 
   // s of linear.h. Magnitudes of floats order like their bits taken as integers, Inf and NaN above
   // all, so one integer maximum finds the largest and whether all are finite.
-  template <bool kSmooth>
+  template <bool kSmooth, typename Element>
   static float RowScale(const Row& row) {
     Int largest[2] = {Ops::Zero(), Ops::Zero()};
     for (int64_t k = 0; k < row.inputs; k += kChunk) {
       Float v[2];
-      LoadChunk<kSmooth>(row, k, v);
+      LoadChunk<kSmooth, Element>(row, k, v);
       largest[0] = Ops::MaxBits(largest[0], Ops::MagnitudeBits(v[0]));
       largest[1] = Ops::MaxBits(largest[1], Ops::MagnitudeBits(v[1]));
     }
@@ -93,66 +107,156 @@ struct KMajorTile {
 
   // Codes of one row into its place in the tile. |x/s| ≤ 127·(1 + 2⁻²²), so rounding clamps. Where
   // s is NaN any code will do: NaN times it is NaN.
-  template <bool kSmooth>
+  template <bool kSmooth, typename Element>
   static void EncodeRow(const KMajorJob& job, const Row& row, float s, std::byte* out,
                         int64_t stride, int32_t* surplus) {
     const Float divisor = Ops::Broadcast(s);
-    for (int64_t g = 0; g < job.scale_rows; ++g) {
-      int64_t k = g * job.quads_per_scale * 4;
-      int64_t end = k + job.quads_per_scale * 4;
-      if (end > job.quads * 4) end = job.quads * 4;
+    const int64_t step = job.quad ? job.quads : job.quads_per_scale;
+    for (int64_t first = 0; first < job.quads; first += step) {
+      const int64_t end = 4 * (first + step < job.quads ? first + step : job.quads);
       Int sum = Ops::Zero();
-      for (; k < end; k += kChunk) {
+      for (int64_t k = 4 * first; k < end; k += kChunk) {
         Float v[2];
-        LoadChunk<kSmooth>(row, k, v);
+        LoadChunk<kSmooth, Element>(row, k, v);
         Int codes[2];
         for (int i = 0; i < 2; ++i) codes[i] = Ops::Round(Ops::Divide(v[i], divisor));
         sum = Ops::StoreCodes(codes, out + k / 4 * stride, stride, sum);
       }
-      if (Ops::kRowSurplus) surplus[g] = Ops::ReduceSurplus(sum);
+      if constexpr (Ops::kRowSurplus) {
+        if (!job.quad) *surplus++ = Ops::ReduceSurplus(sum);
+      }
     }
   }
 
-  template <bool kSmooth>
-  static void QuantizeTile(const KMajorJob& job, int64_t tile, int64_t rows) {
+  static constexpr int64_t QuadStride(bool sparse, int64_t rows) {
+    return rows * Ops::kQuadBytes + (sparse ? Ops::kSurplusBytes : 0);
+  }
+
+  // Codes of the tile that starts with this row.
+  static std::byte* TileCodes(const KMajorJob& job, int64_t row) {
+    int64_t bytes = row * Ops::kQuadBytes;
+    if (job.quad) {
+      const int64_t easy_tiles = (job.easy + Ops::kTileRows - 1) / Ops::kTileRows;
+      const int64_t tiles =
+          row < job.easy ? row / Ops::kTileRows : easy_tiles + (row - job.easy) / Ops::kTileRows;
+      bytes += tiles * Ops::kSurplusBytes;
+    }
+    return job.codes + bytes * job.quads;
+  }
+
+  template <bool kSmooth, typename Element>
+  static void QuantizeTile(const KMajorJob& job, int64_t first, int64_t rows) {
     const auto row = [&job](int64_t r) {
-      return Row{job.x + r * job.inputs, job.smooth, job.inputs};
+      const int64_t i = job.order ? job.order[r] : r;
+      return Row{static_cast<const Element*>(job.x) + i * job.inputs, job.smooth, job.inputs};
     };
     // All scales first: one row alone would wait for its own maximum.
-    for (int64_t r = tile; r < tile + rows; ++r) job.row_scale[r] = RowScale<kSmooth>(row(r));
-    std::byte* out = job.codes + tile * job.quads * Ops::kQuadBytes;
-    const int64_t stride = rows * Ops::kQuadBytes;
-    for (int64_t r = tile; r < tile + rows; ++r, out += Ops::kQuadBytes) {
-      EncodeRow<kSmooth>(job, row(r), job.row_scale[r], out, stride,
-                         job.row_surplus + r * job.scale_rows);
+    for (int64_t r = first; r < first + rows; ++r) {
+      job.row_scale[r] = RowScale<kSmooth, Element>(row(r));
+    }
+    std::byte* codes = TileCodes(job, first);
+    const int64_t stride = QuadStride(job.quad, rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      EncodeRow<kSmooth, Element>(job, row(first + r), job.row_scale[first + r],
+                                  codes + r * Ops::kQuadBytes, stride,
+                                  job.row_surplus + (first + r) * job.row_scale_rows);
+    }
+    if constexpr (Ops::kRowSurplus) {
+      for (int64_t q = 0; job.quad && q < job.quads; ++q) {
+        Ops::StoreSurplus(codes + q * stride, rows);
+      }
     }
   }
 
+  template <typename Element>
+  static void QuantizeElements(const KMajorJob& job, int64_t first, int64_t last) {
+    while (first < last) {
+      const int64_t end = first < job.easy && job.easy < last ? job.easy : last;
+      const int64_t rows = end - first < Ops::kTileRows ? end - first : Ops::kTileRows;
+      job.smooth ? QuantizeTile<true, Element>(job, first, rows)
+                 : QuantizeTile<false, Element>(job, first, rows);
+      first += rows;
+    }
+  }
   static void Quantize(const KMajorJob& job, int64_t first, int64_t last) noexcept {
-    for (int64_t tile = first; tile < last; tile += Ops::kTileRows) {
-      const int64_t rows = last - tile < Ops::kTileRows ? last - tile : Ops::kTileRows;
-      job.smooth ? QuantizeTile<true>(job, tile, rows) : QuantizeTile<false>(job, tile, rows);
+    job.half ? QuantizeElements<uint16_t>(job, first, last)
+             : QuantizeElements<float>(job, first, last);
+  }
+
+  // --- Weights ----------------------------------------------------------------------------------
+
+  static constexpr bool Is4Bit(Reading reading) { return reading != Reading::kInt8; }
+  // Of one strip, quad and plane.
+  static constexpr int64_t StripBytes(Reading reading) {
+    return Is4Bit(reading) ? 2 * kStripOutputs : 4 * kStripOutputs;
+  }
+
+  // Low nibbles belong to the first kLanes outputs of the strip, high nibbles to the others.
+  static Int LowNibbles(Int v) { return Ops::And(v, Ops::BroadcastByte(0x0f)); }
+  static Int HighNibbles(Int v) { return LowNibbles(Ops::ShiftRight4(v)); }
+  static Int LowTimes16(Int v) { return Ops::And(Ops::ShiftLeft4(v), Ops::BroadcastByte(0xf0)); }
+  static Int HighTimes16(Int v) { return Ops::And(v, Ops::BroadcastByte(0xf0)); }
+
+  // Signed nibble → 4 × it, → itself.
+  static Int Times4(Int nibbles) {
+    alignas(16) static constexpr int8_t kTable[16] = {0,   4,   8,   12,  16,  20,  24, 28,
+                                                      -32, -28, -24, -20, -16, -12, -8, -4};
+    return Ops::Lookup(kTable, nibbles);
+  }
+  static Int Signed(Int nibbles) {
+    alignas(16) static constexpr int8_t kTable[16] = {0,  1,  2,  3,  4,  5,  6,  7,
+                                                      -8, -7, -6, -5, -4, -3, -2, -1};
+    return Ops::Lookup(kTable, nibbles);
+  }
+
+  // The weights of one strip and quad as signed bytes, 4 for each output.
+  template <Reading reading>
+  static void LoadWeights(const std::byte* high, const std::byte* low, Int (&w)[2]) {
+    const Int h = Ops::LoadBytes(high);
+    if constexpr (reading == Reading::kInt8) {
+      w[0] = h;
+      w[1] = Ops::LoadBytes(high + 4 * kLanes);
+    } else if constexpr (reading == Reading::kInt4) {
+      w[0] = Signed(LowNibbles(h));
+      w[1] = Signed(HighNibbles(h));
+    } else if constexpr (reading == Reading::kNested1) {
+      const Int l = Ops::LoadBytes(low);
+      w[0] = Ops::Or(LowTimes16(h), LowNibbles(l));
+      w[1] = Ops::Or(HighTimes16(h), HighNibbles(l));
+    } else if constexpr (reading == Reading::kNested1High) {
+      w[0] = Ops::Or(LowTimes16(h), Ops::BroadcastByte(8));
+      w[1] = Ops::Or(HighTimes16(h), Ops::BroadcastByte(8));
+    } else if constexpr (reading == Reading::kNested4) {
+      const Int l = Ops::LoadBytes(low);
+      w[0] = Ops::AddBytes(Times4(LowNibbles(h)), Signed(LowNibbles(l)));
+      w[1] = Ops::AddBytes(Times4(HighNibbles(h)), Signed(HighNibbles(l)));
+    } else {
+      w[0] = Times4(LowNibbles(h));
+      w[1] = Times4(HighNibbles(h));
     }
   }
 
-  // --- Products
-  // ------------------------------------------------------------------------------------
+  // --- Products ---------------------------------------------------------------------------------
 
+  // One strip of a panel.
   struct Strip {
-    const std::byte* weight;
+    const KMajorPanel& panel;
+    const uint16_t* quad;         // the panel's; null: dense
+    const std::byte *high, *low;  // weights
     const float* scale;           // of the first scale row, the next kPanelOutputs further
     const int32_t* column_start;  // likewise
     const float* bias;
-    float* y;         // of row 0
+    int64_t output;   // the first
     int64_t outputs;  // that exist, ≤ kStripOutputs
   };
 
-  // Integer sums of R rows × one strip over `quads` quads.
-  template <int R>
-  static void Sum(const std::byte* codes, const std::byte* weight, int64_t quads,
+  // Integer sums of R rows × one strip over the stored quads [first, last) of the panel.
+  template <Reading reading, bool kSparse, int R>
+  static void Sum(const std::byte* codes, const Strip& strip, int64_t first, int64_t last,
                   const int32_t* start, Int (&sum)[R][2]) {
     constexpr int kChains = Ops::template kChains<R>;
-    constexpr int64_t kTileQuad = R * Ops::kQuadBytes;
+    constexpr int64_t kStride = QuadStride(kSparse, R);
+    constexpr int64_t kBytes = StripBytes(reading);
     Int chain[kChains][R][2];
     SPARSEFUSE_UNROLL
     for (int c = 0; c < kChains; ++c) {
@@ -162,13 +266,34 @@ struct KMajorTile {
         chain[c][r][1] = c == 0 ? Ops::LoadInt(start + kLanes) : Ops::Zero();
       }
     }
-    for (int64_t quad = 0; quad < quads; quad += kChains) {  // quads is a multiple of 16
-      SPARSEFUSE_UNROLL
-      for (int c = 0; c < kChains; ++c) {
-        Ops::template AddQuad<R>(codes + c * kTileQuad, weight + c * kStripBytes, chain[c]);
+    const auto load = [&](int64_t q, Int(&w)[2]) {
+      LoadWeights<reading>(strip.high + q * kBytes, strip.low + q * kBytes, w);
+      return codes + (kSparse ? strip.quad[q] : q) * kStride;
+    };
+    constexpr int kPairQuads = Ops::PairQuads(reading);
+    constexpr int kStep = kPairQuads > 1 ? kPairQuads : kChains;
+    for (int64_t q = first; q < last; q += kStep) {  // a multiple of 16 quads
+      if constexpr (kPairQuads > 1) {
+        Int pairs[R][2];
+        SPARSEFUSE_UNROLL
+        for (int i = 0; i < kPairQuads; ++i) {
+          Int w[2];
+          const std::byte* quad = load(q + i, w);
+          Ops::template PairQuad<R>(quad, w, i == 0, pairs);
+        }
+        SPARSEFUSE_UNROLL
+        for (int r = 0; r < R; ++r) {
+          for (int v = 0; v < 2; ++v)
+            chain[0][r][v] = Ops::Add(chain[0][r][v], Ops::Widen(pairs[r][v]));
+        }
+      } else {
+        SPARSEFUSE_UNROLL
+        for (int c = 0; c < kChains; ++c) {
+          Int w[2];
+          const std::byte* quad = load(q + c, w);
+          Ops::template AddQuad<R>(quad, w, chain[c]);
+        }
       }
-      codes += kChains * kTileQuad;
-      weight += kChains * kStripBytes;
     }
     SPARSEFUSE_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -181,6 +306,18 @@ struct KMajorTile {
     }
   }
 
+  // What the arithmetic adds for each of R rows over stored quads of a sparse panel.
+  template <int R>
+  static void SumSurplus(const std::byte* codes, const uint16_t* quad, int64_t first, int64_t last,
+                         int32_t (&surplus)[R]) {
+    constexpr int64_t kStride = QuadStride(true, R);
+    auto sum = Ops::NoSurplus();
+    for (int64_t q = first; q < last; ++q) {
+      sum = Ops::AddSurplus(sum, codes + quad[q] * kStride + R * Ops::kQuadBytes);
+    }
+    Ops::template StoreSurplusSums<R>(sum, surplus);
+  }
+
   // scale · (integer sum − row surplus) of one row and scale row.
   static void Scale(const Int (&sum)[2], int32_t surplus, const float* scale, Float (&product)[2]) {
     SPARSEFUSE_UNROLL
@@ -190,30 +327,59 @@ struct KMajorTile {
     }
   }
 
-  static void StoreRow(const KMajorJob& job, const Strip& strip, int64_t row,
-                       const Float (&total)[2]) {
-    const Float s = Ops::Broadcast(job.row_scale[row]);
-    const Float y0 = Ops::MultiplyAdd(total[0], s, Ops::Load(strip.bias));
-    const Float y1 = Ops::MultiplyAdd(total[1], s, Ops::Load(strip.bias + kLanes));
-    float* y = strip.y + row * job.outputs;
+  static void StoreElements(float* y, Float v) { Ops::Store(y, v); }
+  static void StoreElements(uint16_t* y, Float v) { Ops::StoreHalf(y, v); }
+
+  template <typename Element>
+  static void StoreOutputs(const KMajorJob& job, const Strip& strip, int64_t row,
+                           const Float (&v)[2]) {
+    Element* y = static_cast<Element*>(job.y) + row * job.outputs + strip.output;
     if (strip.outputs == kStripOutputs) {
-      Ops::Store(y, y0);
-      Ops::Store(y + kLanes, y1);
+      StoreElements(y, v[0]);
+      StoreElements(y + kLanes, v[1]);
     } else {
-      float part[kStripOutputs];
-      Ops::Store(part, y0);
-      Ops::Store(part + kLanes, y1);
-      memcpy(y, part, static_cast<size_t>(strip.outputs) * sizeof(float));
+      Element part[kStripOutputs];
+      StoreElements(part, v[0]);
+      StoreElements(part + kLanes, v[1]);
+      memcpy(y, part, static_cast<size_t>(strip.outputs) * sizeof(Element));
     }
   }
 
-  template <int R>
+  // Not inlined into every tile.
+  [[gnu::noinline]] static void Activate(Activation activation, Float (&v)[2]) {
+    for (Float& part : v) part = ActivationTile<Ops>::Apply(activation, part);
+  }
+
+  static void StoreRow(const KMajorJob& job, const Strip& strip, int64_t row,
+                       const Float (&total)[2]) {
+    const Float s = Ops::Broadcast(job.row_scale[row]);
+    Float v[2] = {Ops::MultiplyAdd(total[0], s, Ops::Load(strip.bias)),
+                  Ops::MultiplyAdd(total[1], s, Ops::Load(strip.bias + kLanes))};
+    if (job.activation != Activation::kNone) Activate(job.activation, v);
+    const int64_t place = job.order ? job.order[row] : row;
+    job.half ? StoreOutputs<uint16_t>(job, strip, place, v)
+             : StoreOutputs<float>(job, strip, place, v);
+  }
+
+  template <Reading reading, bool kSparse, int R>
   static void Tile(const KMajorJob& job, const Strip& strip, int64_t row) {
-    const std::byte* codes = job.codes + row * job.quads * Ops::kQuadBytes;
-    const int32_t* surplus = job.row_surplus + row * job.scale_rows;
+    const std::byte* codes = TileCodes(job, row);
+    const int64_t quads = strip.panel.groups * kGroupQuads;
+    int32_t surplus[R] = {};
+    const auto read_surplus = [&](int64_t g, int64_t first, int64_t last) {
+      if constexpr (!Ops::kRowSurplus) {
+        return;
+      } else if constexpr (kSparse) {
+        SumSurplus<R>(codes, strip.quad, first, last, surplus);
+      } else {
+        for (int r = 0; r < R; ++r)
+          surplus[r] = job.row_surplus[(row + r) * job.row_scale_rows + g];
+      }
+    };
     Int sum[R][2];
-    if (job.scale_rows == 1) {
-      Sum<R>(codes, strip.weight, job.quads, strip.column_start, sum);
+    if (strip.panel.scale_rows == 1) {
+      read_surplus(0, 0, quads);
+      Sum<reading, kSparse, R>(codes, strip, 0, quads, strip.column_start, sum);
       SPARSEFUSE_UNROLL
       for (int r = 0; r < R; ++r) {
         Float product[2];
@@ -224,15 +390,16 @@ struct KMajorTile {
     }
     Float total[R][2];
     for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Ops::Broadcast(0.0f);
-    for (int64_t g = 0; g < job.scale_rows; ++g) {
-      const int64_t quad = g * job.quads_per_scale;
-      const int64_t left = job.quads - quad;
-      Sum<R>(codes + quad * R * Ops::kQuadBytes, strip.weight + quad * kStripBytes,
-             left < job.quads_per_scale ? left : job.quads_per_scale,
-             strip.column_start + g * kPanelOutputs, sum);
+    for (int64_t g = 0; g < strip.panel.scale_rows; ++g) {
+      const int64_t first = g * job.quads_per_scale;
+      const int64_t end = first + job.quads_per_scale;
+      const int64_t last = end < quads ? end : quads;
+      read_surplus(g, first, last);
+      Sum<reading, kSparse, R>(codes, strip, first, last, strip.column_start + g * kPanelOutputs,
+                               sum);
       for (int r = 0; r < R; ++r) {
         Float product[2];
-        Scale(sum[r], surplus[r * job.scale_rows + g], strip.scale + g * kPanelOutputs, product);
+        Scale(sum[r], surplus[r], strip.scale + g * kPanelOutputs, product);
         for (int v = 0; v < 2; ++v) total[r][v] = Ops::AddFloat(total[r][v], product[v]);
       }
     }
@@ -240,57 +407,100 @@ struct KMajorTile {
   }
 
   // The last tile, of `rows` < kTileRows rows.
-  template <int R>
+  template <Reading reading, bool kSparse, int R>
   static void PartTile(const KMajorJob& job, const Strip& strip, int64_t row, int64_t rows) {
     if constexpr (R > 0) {
-      if (rows == R) return Tile<R>(job, strip, row);
-      PartTile<R - 1>(job, strip, row, rows);
+      if (rows == R) return Tile<reading, kSparse, R>(job, strip, row);
+      PartTile<reading, kSparse, R - 1>(job, strip, row, rows);
+    }
+  }
+
+  static Strip MakeStrip(const KMajorJob& job, Reading reading, int64_t index) {
+    const int64_t panel = index / kStrips, lane = index % kStrips * kStripOutputs;
+    const KMajorPanel& p = job.panel[panel];
+    const int64_t scale = p.scale_row * kPanelOutputs + lane;
+    const int64_t output = panel * kPanelOutputs + lane;
+    const std::byte* high = job.weight + (p.group * kStrips + index % kStrips * p.groups) *
+                                             kGroupQuads * StripBytes(reading);
+    const bool high_only = reading == Reading::kNested1High || reading == Reading::kNested4High;
+    return {.panel = p,
+            .quad = job.quad ? job.quad + p.group * kGroupQuads : nullptr,
+            .high = high,
+            .low = high + job.plane_bytes,
+            .scale = job.scale + scale,
+            .column_start = (high_only ? job.high_column_start : job.column_start) + scale,
+            .bias = job.bias + output,
+            .output = output,
+            .outputs = job.outputs - output < kStripOutputs ? job.outputs - output : kStripOutputs};
+  }
+
+  template <Reading reading, bool kSparse>
+  static void MultiplyStrip(const KMajorJob& job, int64_t first, int64_t last, int64_t index) {
+    const Strip strip = MakeStrip(job, reading, index);
+    for (; first + Ops::kTileRows <= last; first += Ops::kTileRows) {
+      Tile<reading, kSparse, Ops::kTileRows>(job, strip, first);
+    }
+    PartTile<reading, kSparse, Ops::kTileRows - 1>(job, strip, first, last - first);
+  }
+
+  // Easy rows read the high plane only, the others both; strip by strip, so that what both read is
+  // still in the cache.
+  template <Reading reading, Reading high, bool kSparse>
+  static void MultiplyAs(const KMajorJob& job, int64_t first, int64_t last, int64_t first_panel,
+                         int64_t last_panel) {
+    const int64_t easy = job.easy < first ? first : job.easy > last ? last : job.easy;
+    for (int64_t i = first_panel * kStrips; i < last_panel * kStrips; ++i) {
+      if (i * kStripOutputs >= job.outputs) return;
+      if constexpr (high != reading) {
+        if (first < easy) MultiplyStrip<high, kSparse>(job, first, easy, i);
+      }
+      if (easy < last) MultiplyStrip<reading, kSparse>(job, easy, last, i);
     }
   }
 
   static void Multiply(const KMajorJob& job, int64_t first, int64_t last, int64_t first_panel,
                        int64_t last_panel) noexcept {
-    for (int64_t i = first_panel * kStrips; i < last_panel * kStrips; ++i) {
-      const int64_t output = i * kStripOutputs;
-      if (output >= job.outputs) return;
-      const int64_t panel = i / kStrips, lane = output % kPanelOutputs;
-      const int64_t scale = panel * job.scale_rows * kPanelOutputs + lane;
-      const Strip strip = {
-          .weight = job.weight + i * job.quads * kStripBytes,
-          .scale = job.scale + scale,
-          .column_start = job.column_start + scale,
-          .bias = job.bias + output,
-          .y = job.y + output,
-          .outputs = job.outputs - output < kStripOutputs ? job.outputs - output : kStripOutputs};
-      int64_t row = first;
-      for (; row + Ops::kTileRows <= last; row += Ops::kTileRows) {
-        Tile<Ops::kTileRows>(job, strip, row);
+    const auto multiply = [&]<Encoding encoding, Reading reading, Reading high>() {
+      if constexpr (Ops::Takes(encoding)) {
+        job.quad ? MultiplyAs<reading, high, true>(job, first, last, first_panel, last_panel)
+                 : MultiplyAs<reading, high, false>(job, first, last, first_panel, last_panel);
       }
-      PartTile<Ops::kTileRows - 1>(job, strip, row, last - row);
+    };
+    using enum Encoding;
+    switch (job.encoding) {
+      case kInt8:
+        return multiply.template operator()<kInt8, Reading::kInt8, Reading::kInt8>();
+      case kInt4:
+        return multiply.template operator()<kInt4, Reading::kInt4, Reading::kInt4>();
+      case kNested1:
+        return multiply.template operator()<kNested1, Reading::kNested1, Reading::kNested1High>();
+      case kNested4:
+        return multiply.template operator()<kNested4, Reading::kNested4, Reading::kNested4High>();
     }
   }
 
-  // --- Preparation, plain code
-  // -----------------------------------------------------------------------
+  // --- Preparation, plain code ------------------------------------------------------------------
 
-  static void ColumnStart(const int8_t* group, int64_t groups, int32_t* start) noexcept {
-    for (int64_t r = 0; r < kPanelOutputs; ++r) {
-      int64_t sum = 0;
-      for (int64_t g = 0; g < groups; ++g) {
-        sum += Ops::ColumnSurplus(group + g * kGroupBytes8 + r * kGroupInputs);
-      }
-      start[r] = static_cast<int32_t>(-sum);
-    }
-  }
-
-  static void Repack(const int8_t* panel, int64_t groups, std::byte* out) noexcept {
+  // To [strips][quads of the panel][strip bytes].
+  static void Repack(Encoding encoding, const std::byte* panel, int64_t groups,
+                     std::byte* out) noexcept {
     for (int64_t strip = 0; strip < kStrips; ++strip) {
-      const int8_t* rows = panel + strip * kStripOutputs * kGroupInputs;
-      for (int64_t quad = 0; quad < groups * kGroupInputs / 4; ++quad) {
-        const int8_t* first = rows + quad / 16 * kGroupBytes8 + quad % 16 * 4;
-        for (int64_t n = 0; n < kStripOutputs; ++n)
-          memcpy(out + n * 4, first + n * kGroupInputs, 4);
-        out += kStripBytes;
+      for (int64_t quad = 0; quad < groups * kGroupQuads; ++quad) {
+        const std::byte* group = panel + quad / kGroupQuads * PlaneBytes(encoding);
+        const std::byte* first = group + quad % kGroupQuads * 4;
+        if (encoding == Encoding::kInt8) {
+          for (int64_t n = 0; n < kStripOutputs; ++n, out += 4) {
+            memcpy(out, first + (strip * kStripOutputs + n) * kGroupInputs, 4);
+          }
+          continue;
+        }
+        const auto nibble = [first](int64_t output, int64_t k) {
+          const std::byte b = first[output % 16 * kGroupInputs + k];
+          return (output < 16 ? b : b >> 4) & std::byte{15};
+        };
+        for (int64_t n = strip * kStripOutputs; n < strip * kStripOutputs + kLanes; ++n) {
+          for (int64_t k = 0; k < 4; ++k) *out++ = nibble(n, k) | nibble(n + kLanes, k) << 4;
+        }
       }
     }
   }
@@ -299,8 +509,9 @@ struct KMajorTile {
 template <class Ops>
 inline constexpr KMajorIsa kKMajorIsa = {.tile_rows = Ops::kTileRows,
                                          .quad_bytes = Ops::kQuadBytes,
+                                         .surplus_bytes = Ops::kSurplusBytes,
+                                         .column_factor = Ops::kColumnFactor,
                                          .repack = KMajorTile<Ops>::Repack,
-                                         .column_start = KMajorTile<Ops>::ColumnStart,
                                          .quantize = KMajorTile<Ops>::Quantize,
                                          .multiply = KMajorTile<Ops>::Multiply};
 

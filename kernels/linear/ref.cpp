@@ -3,19 +3,57 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/base/float16.h"
+#include "kernels/linear/gate.h"
 #include "kernels/linear/kernels.h"
 #include "kernels/linear/quantize.h"
 
 namespace sparsefuse {
 namespace {
 
-size_t PreparedBytes(const LinearShape&) noexcept { return 0; }
+size_t PreparedBytes(const LinearWeights&) noexcept { return 0; }
 void Prepare(const LinearWeights&, std::byte*) noexcept {}
 
-// One row of codes each, padded to whole groups.
-int64_t PaddedInputs(const LinearShape& shape) noexcept { return shape.groups() * kGroupInputs; }
+// Of each row: x as floats, and codes with zeros for the padding of the last group and for the quad
+// behind the last.
+int64_t FloatBytes(const LinearShape& shape) noexcept {
+  return shape.inputs * static_cast<int64_t>(sizeof(float));
+}
+int64_t RowBytes(const LinearShape& shape) noexcept {
+  return FloatBytes(shape) + (GroupsPerPanel(shape.inputs) + 1) * kGroupInputs;
+}
 size_t WorkspaceBytes(const LinearShape& shape, int64_t rows) noexcept {
-  return static_cast<size_t>(rows * PaddedInputs(shape));
+  return static_cast<size_t>(rows * RowBytes(shape));
+}
+
+// Weight i ∈ 0…63 of output r ∈ 0…31 in a stored group.
+int Weight(const LinearWeights& weights, int64_t group, int64_t r, int64_t i, bool easy) noexcept {
+  const Encoding encoding = weights.shape.encoding;
+  const std::byte* plane = weights.weight + group * PlaneBytes(encoding);
+  if (encoding == Encoding::kInt8) {
+    return static_cast<int8_t>(plane[r * kGroupInputs + i]);
+  }
+  const auto nibble = [r, i](const std::byte* p) {
+    return static_cast<int>(p[r % 16 * kGroupInputs + i]) >> (r < 16 ? 0 : 4) & 15;
+  };
+  const int high = nibble(plane);
+  if (encoding == Encoding::kInt4) return (high ^ 8) - 8;
+  const int low = nibble(plane + weights.GroupCount() * PlaneBytes(encoding));
+  const auto code = static_cast<int8_t>(high << 4 | low);
+  return easy ? DecodeHigh(encoding, code) : DecodeWeight(encoding, code);
+}
+
+// Σ q·w of output r over a stored group.
+int32_t Dot(const LinearWeights& weights, const int8_t* q, int64_t group, int64_t place, int64_t r,
+            bool easy) noexcept {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < kGroupInputs; ++i) {
+    const int64_t input = weights.shape.sparse
+                              ? weights.blocks.quad[group * kGroupQuads + i / 4] * 4 + i % 4
+                              : place * kGroupInputs + i;
+    sum += q[input] * Weight(weights, group, r, i, easy);
+  }
+  return sum;
 }
 
 struct Job {
@@ -23,35 +61,64 @@ struct Job {
   const LinearRun& run;
 };
 
-int32_t Dot(const int8_t* q, const int8_t* w) noexcept {
-  int32_t sum = 0;
-  for (int64_t k = 0; k < kGroupInputs; ++k) sum += q[k] * w[k];
-  return sum;
+// x as floats and codes in the row's workspace. Returns s.
+float QuantizeInto(const Job& job, int64_t row, std::byte* memory) noexcept {
+  const LinearShape& shape = job.weights.shape;
+  const auto inputs = static_cast<size_t>(shape.inputs);
+  auto* x = reinterpret_cast<float*>(memory);
+  if (job.run.half) {
+    const auto* from = static_cast<const uint16_t*>(job.run.x) + row * shape.inputs;
+    std::transform(from, from + inputs, x, Float16ToFloat);
+  } else {
+    std::copy_n(static_cast<const float*>(job.run.x) + row * shape.inputs, inputs, x);
+  }
+  auto* q = reinterpret_cast<int8_t*>(memory + FloatBytes(shape));
+  std::fill(q, q + RowBytes(shape) - FloatBytes(shape), int8_t{0});
+  const float* smooth = job.weights.smooth;
+  return QuantizeRow({x, inputs}, {smooth, smooth ? inputs : 0}, {q, inputs});
+}
+
+bool IsEasy(const Job& job, const std::byte* memory) noexcept {
+  const LinearWeights& weights = job.weights;
+  return weights.gate && IsGated(job.run) &&
+         IsEasyRow(weights.gate, memory, false, weights.smooth, weights.shape.inputs);
+}
+
+std::byte* RowMemory(const Job& job, int64_t row) noexcept {
+  return job.run.workspace + row * RowBytes(job.weights.shape);
 }
 
 void RunRow(const Job& job, int64_t row) noexcept {
   const LinearWeights& weights = job.weights;
   const LinearShape& shape = weights.shape;
-  const auto inputs = static_cast<size_t>(shape.inputs);
-  auto* q = reinterpret_cast<int8_t*>(job.run.workspace) + row * PaddedInputs(shape);
-  std::fill(q, q + PaddedInputs(shape), int8_t{0});
-  const float s = QuantizeRow({job.run.x + row * shape.inputs, inputs},
-                              {weights.smooth, weights.smooth ? inputs : 0}, {q, inputs});
-  float* y = job.run.y + row * shape.outputs;
-  for (int64_t n = 0; n < shape.outputs; ++n) {
-    const int64_t panel = n / kPanelOutputs, lane = n % kPanelOutputs;
-    const int8_t* w = weights.weight + panel * shape.groups() * kGroupBytes8 + lane * kGroupInputs;
-    const uint8_t* code =
-        weights.scale_code + panel * shape.scale_rows_per_panel() * kPanelOutputs + lane;
-    float sum = 0;
-    for (int64_t g = 0; g < shape.groups();) {
-      const int64_t end = std::min(g + shape.groups_per_scale(), shape.groups());
-      int32_t t = 0;
-      for (; g < end; ++g) t += Dot(q + g * kGroupInputs, w + g * kGroupBytes8);
-      sum += DecodeScale(weights.scale_base, *code) * static_cast<float>(t);
-      code += kPanelOutputs;
+  std::byte* memory = RowMemory(job, row);
+  const float s = QuantizeInto(job, row, memory);
+  const auto* q = reinterpret_cast<const int8_t*>(memory + FloatBytes(shape));
+  const bool easy = IsEasy(job, memory);
+  int64_t scale_row = 0;
+  for (int64_t panel = 0; panel < shape.panels(); ++panel) {
+    const int64_t first = weights.FirstGroup(panel), last = weights.FirstGroup(panel + 1);
+    const int64_t step =
+        shape.scale_groups == 0 ? std::max<int64_t>(last - first, 1) : shape.scale_groups;
+    for (int64_t r = 0; r < kPanelOutputs && panel * kPanelOutputs + r < shape.outputs; ++r) {
+      const int64_t n = panel * kPanelOutputs + r;
+      const uint8_t* code = weights.scale_code + scale_row * kPanelOutputs + r;
+      float sum = 0;
+      for (int64_t g = first; g < last; g += step, code += kPanelOutputs) {
+        int32_t t = 0;
+        for (int64_t i = g; i < std::min(g + step, last); ++i) {
+          t += Dot(weights, q, i, i - first, r, easy);
+        }
+        sum += DecodeScale(weights.scale_base, *code) * static_cast<float>(t);
+      }
+      const float y = Activate(job.run.activation, s * sum + weights.bias[n]);
+      if (job.run.half) {
+        static_cast<uint16_t*>(job.run.y)[row * shape.outputs + n] = FloatToFloat16(y);
+      } else {
+        static_cast<float*>(job.run.y)[row * shape.outputs + n] = y;
+      }
     }
-    y[n] = s * sum + weights.bias[n];
+    scale_row += shape.ScaleRows(last - first);
   }
 }
 
@@ -63,6 +130,9 @@ void Run(const LinearWeights& weights, const std::byte*, const LinearRun& run) n
         RunRow(*static_cast<const Job*>(context), static_cast<int64_t>(row));
       },
       &job);
+  if (!run.easy_rows) return;
+  *run.easy_rows = 0;
+  for (int64_t row = 0; row < run.rows; ++row) *run.easy_rows += IsEasy(job, RowMemory(job, row));
 }
 
 }  // namespace

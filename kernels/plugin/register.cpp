@@ -2,8 +2,10 @@
 
 #include <onnxruntime_c_api.h>
 
+#include <deque>
+
+#include "kernels/plugin/linear_op.h"
 #include "kernels/plugin/ort_api.h"
-#include "kernels/plugin/quantized_linear.h"
 
 namespace sparsefuse::plugin {
 namespace {
@@ -16,8 +18,12 @@ class Domain {
  public:
   explicit Domain(const OrtApi& api) noexcept : api_(api) {
     status_ = api.CreateCustomOpDomain(kDomainName, &domain_);
-    if (!status_) status_ = api.CustomOpDomain_Add(domain_, &linear8_);
-    if (!status_) status_ = api.CustomOpDomain_Add(domain_, &linear8_half_);
+    for (const bool sparse : {false, true}) {
+      for (const Encoding encoding :
+           {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1, Encoding::kNested4}) {
+        for (const Activation activation : kActivations) Add({encoding, sparse, activation});
+      }
+    }
   }
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
@@ -32,9 +38,16 @@ class Domain {
   }
 
  private:
+  void Add(const LinearVariant& variant) {
+    for (const auto type :
+         {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16}) {
+      const LinearOp& op = ops_.emplace_back(api_, variant, type);
+      if (!status_) status_ = api_.CustomOpDomain_Add(domain_, &op);
+    }
+  }
+
   const OrtApi& api_;
-  const QuantizedLinearOp linear8_{api_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT};
-  const QuantizedLinearOp linear8_half_{api_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16};
+  std::deque<LinearOp> ops_;  // their addresses are given away
   OrtCustomOpDomain* domain_ = nullptr;
   OrtStatus* status_ = nullptr;
 };

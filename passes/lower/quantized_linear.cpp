@@ -126,8 +126,9 @@ std::vector<float> Scales(const QuantizedWeight& weight) {
 StoredWeight StoreLayout1(Builder& builder, const QuantizedWeight& weight) {
   const int64_t panels = PanelCount(weight.outputs);
   const int64_t groups = panels * GroupsPerPanel(weight.inputs);
-  std::vector<int8_t> packed(static_cast<size_t>(groups * kGroupBytes8));
-  PackDense8(weight.codes, weight.inputs, weight.outputs, packed);
+  std::vector<int8_t> packed(static_cast<size_t>(groups * GroupBytes(Encoding::kInt8)));
+  PackWeights(Encoding::kInt8, {}, weight.codes, weight.inputs, weight.outputs,
+              std::as_writable_bytes(std::span(packed)));
   std::vector<uint8_t> codes = weight.scale_codes;
   codes.resize(static_cast<size_t>(panels * kPanelOutputs), 0);
   return {builder.Constant(Tensor::Of<int8_t>({groups, 32, 16, 4}, packed)),

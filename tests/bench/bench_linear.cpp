@@ -114,9 +114,9 @@ NodeModel OurModel(const LinearLayer& layer) {
   NodeModel model("QuantizedLinear8", "sparsefuse");
   model.Int("K", shape.inputs).Int("N", shape.outputs).Int("scale_groups", shape.scale_groups);
   model.Int("layout", 1).Float("scale_base", layer.scale_base);
-  model.Constant("w", onnx::TensorProto::INT8, {shape.panels() * shape.groups(), 32, 16, 4},
+  model.Constant("w", onnx::TensorProto::INT8, {layer.groups(), 32, 16, 4},
                  layer.packed);
-  model.Constant("c", onnx::TensorProto::UINT8, {shape.panels() * shape.scale_rows_per_panel(), 32},
+  model.Constant("c", onnx::TensorProto::UINT8, {layer.scale_rows(), 32},
                  layer.scale_code);
   model.Constant("b", onnx::TensorProto::FLOAT, {shape.outputs}, layer.bias);
   model.Constant("s", onnx::TensorProto::FLOAT, {shape.inputs},
@@ -183,7 +183,7 @@ ordered_json Point(const LinearLayer& layer, int64_t rows, const Arguments& argu
     const bool slow =
         !kernel->reads_weights ? false : rows * shape.inputs * shape.outputs > 1 << 24;
     if (!DetectCpuFeatures().Contains(kernel->needs) || slow || arguments.threads != 1) continue;
-    auto prepared = std::make_shared<AlignedBytes>(kernel->prepared_bytes(shape));
+    auto prepared = std::make_shared<AlignedBytes>(kernel->prepared_bytes(layer.weights()));
     auto workspace = std::make_shared<AlignedBytes>(kernel->workspace_bytes(shape, rows));
     kernel->prepare(layer.weights(), prepared->bytes);
     contenders.push_back({std::string("kernel ") + kernel->name,
@@ -226,7 +226,8 @@ int Main(int argc, char** argv) {
                            {"clock", arguments.threads == 1 ? "thread CPU time" : "wall"},
                            {"points", ordered_json::array()}};
   for (const auto& [inputs, outputs] : arguments.shapes) {
-    const LinearLayer layer({inputs, outputs, 0}, 1);
+    LinearLayer layer({inputs, outputs, 0}, 1);
+    BoundPairs(layer);  // as the compressor writes them
     for (int64_t rows : arguments.rows) {
       document["points"].push_back(Point(layer, rows, arguments));
       std::fprintf(stderr, "%lld x %lld, %lld rows\n", static_cast<long long>(inputs),

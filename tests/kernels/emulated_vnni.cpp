@@ -5,15 +5,25 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/base/float16.h"
 #include "kernels/linear/kmajor_tile.h"
-#include "kernels/linear/vnni.h"
+#include "kernels/linear/offset_codes.h"
 
 namespace sparsefuse::test {
 namespace {
 
-struct Emulated : VnniLayout<Emulated> {
+struct Emulated : OffsetCodes<Emulated> {
   using Float = std::array<float, 16>;
   using Int = std::array<int32_t, 16>;
+
+  static constexpr int64_t kLanes = 16;
+  static constexpr int kTileRows = 12;
+  template <int R>
+  static constexpr int kChains = R == 1   ? 4
+                                 : R == 2 ? 2
+                                          : 1;
+  static constexpr bool Takes(Encoding) { return true; }
+  static constexpr int PairQuads(Reading) { return 1; }
 
   template <typename Out, typename F>
   static Out Map(F lane) {
@@ -40,7 +50,16 @@ struct Emulated : VnniLayout<Emulated> {
   static Int BroadcastInt(int32_t v) {
     return Map<Int>([=](size_t) { return v; });
   }
+  static Int BroadcastByte(int v) {
+    return BroadcastInt(Wrap(static_cast<uint32_t>(v) * 0x01010101u));
+  }
   static Int Zero() { return {}; }
+  static Float LoadHalf(const uint16_t* p) {
+    return Map<Float>([=](size_t i) { return Float16ToFloat(p[i]); });
+  }
+  static void StoreHalf(uint16_t* p, const Float& v) {
+    for (float lane : v) *p++ = FloatToFloat16(lane);
+  }
   static Float Multiply(const Float& a, const Float& b) {
     return Map<Float>([&](size_t i) { return a[i] * b[i]; });
   }
@@ -52,6 +71,19 @@ struct Emulated : VnniLayout<Emulated> {
   }
   static Float MultiplyAdd(const Float& a, const Float& b, const Float& c) {
     return Map<Float>([&](size_t i) { return std::fma(a[i], b[i], c[i]); });
+  }
+  // vmaxps, vminps: the second where either is NaN.
+  static Float Max(const Float& a, const Float& b) {
+    return Map<Float>([&](size_t i) { return a[i] > b[i] ? a[i] : b[i]; });
+  }
+  static Float Min(const Float& a, const Float& b) {
+    return Map<Float>([&](size_t i) { return a[i] < b[i] ? a[i] : b[i]; });
+  }
+  static Float Abs(const Float& v) {
+    return Map<Float>([&](size_t i) { return std::fabs(v[i]); });
+  }
+  static Float PowerOfTwo(const Int& n) {
+    return Map<Float>([&](size_t i) { return std::bit_cast<float>((n[i] + 127) << 23); });
   }
   static Int Add(const Int& a, const Int& b) {
     return Map<Int>([&](size_t i) { return Wrap(Bits(a[i]) + Bits(b[i])); });
@@ -93,14 +125,49 @@ struct Emulated : VnniLayout<Emulated> {
     });
   }
   // vpmovdb: the low byte of each lane.
-  static void NarrowToBytes(const Int& v, std::byte* p) {
-    for (int32_t lane : v) *p++ = static_cast<std::byte>(lane & 0xff);
+  static void StoreOffsetBytes(const Int (&codes)[2], std::byte* p) {
+    for (const Int& v : codes) {
+      for (int32_t lane : v) *p++ = static_cast<std::byte>((lane + 128) & 0xff);
+    }
+  }
+
+  static Int And(const Int& a, const Int& b) {
+    return Map<Int>([&](size_t i) { return a[i] & b[i]; });
+  }
+  static Int Or(const Int& a, const Int& b) {
+    return Map<Int>([&](size_t i) { return a[i] | b[i]; });
+  }
+  // 16-bit halves.
+  static Int ShiftLeft4(const Int& v) {
+    return Map<Int>([&](size_t i) { return Wrap(Bits(v[i]) << 4 & 0xfff0fff0u); });
+  }
+  static Int ShiftRight4(const Int& v) {
+    return Map<Int>([&](size_t i) { return Wrap(Bits(v[i]) >> 4 & 0x0fff0fffu); });
+  }
+  static Int AddBytes(const Int& a, const Int& b) {
+    return MapBytes([&](size_t i, int byte) {
+      return (Bits(a[i]) >> byte & 255u) + (Bits(b[i]) >> byte & 255u);
+    });
+  }
+  static Int Lookup(const int8_t (&table)[16], const Int& indices) {
+    return MapBytes([&](size_t i, int byte) {
+      return static_cast<uint32_t>(table[Bits(indices[i]) >> byte & 15u]);
+    });
+  }
+  template <typename F>
+  static Int MapBytes(F value) {
+    return Map<Int>([&](size_t i) {
+      uint32_t lane = 0;
+      for (int byte = 0; byte < 32; byte += 8) lane |= (value(i, byte) & 255u) << byte;
+      return Wrap(lane);
+    });
   }
 };
 
+constexpr KMajorIsas kIsas = {.any = kKMajorIsa<Emulated>, .bounded = kKMajorIsa<Emulated>};
+
 }  // namespace
 
-constinit const LinearKernel kEmulatedVnni =
-    KMajorKernel<kKMajorIsa<Emulated>>::Make("emulated avx512vnni", {});
+constinit const LinearKernel kEmulatedVnni = KMajorKernel<kIsas>::Make("emulated avx512vnni", {});
 
 }  // namespace sparsefuse::test

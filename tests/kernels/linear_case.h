@@ -12,29 +12,44 @@
 namespace sparsefuse::test {
 
 // A layer with codes over the whole range, scales over a wide one, and its constants as in a file.
+// Of a sparse layer every panel keeps about `density` of its quads, chosen at random.
 struct LinearLayer {
-  LinearLayer(LinearShape shape, uint32_t seed, bool with_smooth = false);
+  LinearLayer(LinearShape shape, uint32_t seed, bool with_smooth = false, double density = 0.4);
 
   LinearWeights weights() const;
+  int64_t groups() const;
+  int64_t scale_rows() const { return static_cast<int64_t>(scale_code.size()) / kPanelOutputs; }
+  void Pack();  // after a change of codes
 
   LinearShape shape;
-  std::vector<int8_t> codes;  // [N, K]
-  std::vector<int8_t> packed;
+  std::vector<int8_t> codes;  // [N, K], as pack.h means them
+  std::vector<uint16_t> quad;
+  std::vector<int32_t> group_ptr;
+  std::vector<std::byte> packed;
   std::vector<uint8_t> scale_code;
   float scale_base;
   std::vector<float> bias;
   std::vector<float> smooth;  // empty for ones
+  std::vector<float> gate;    // empty: none
 };
+
+// The lists of kept quads, a list a panel, as a file has them: filled up to whole groups.
+void SetQuads(LinearLayer& layer, const std::vector<std::vector<int64_t>>& kept);
+
+// Codes of which two neighbours stay within 128, so that no product of bytes saturates.
+void BoundPairs(LinearLayer& layer);
 
 // rows·inputs normally distributed values.
 std::vector<float> RandomRows(int64_t rows, int64_t inputs, uint32_t seed);
 
-// The operator written down once more, from the format alone and in double precision.
+// The operator written down once more, from the format alone and in double precision. `easy`: rows
+// read in 4 bits; empty: none.
 struct Exact {
   std::vector<double> y;      // [rows, N]; NaN where it must be NaN
   std::vector<double> bound;  // allowed |y − exact|, linear.h
 };
-Exact ExactLinear(const LinearLayer& layer, const std::vector<float>& x, int64_t rows);
+Exact ExactLinear(const LinearLayer& layer, const std::vector<float>& x, int64_t rows,
+                  const std::vector<bool>& easy = {}, Activation activation = Activation::kNone);
 
 }  // namespace sparsefuse::test
 

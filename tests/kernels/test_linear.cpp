@@ -43,18 +43,22 @@ class Prepared {
  public:
   Prepared(const LinearKernel& kernel, const LinearLayer& layer)
       : kernel_(kernel),
-        prepared_(kernel.prepared_bytes(layer.shape), kLinearAlignment),
+        prepared_(kernel.prepared_bytes(layer.weights()), kLinearAlignment),
         constants_(std::make_unique<Constants>(layer)) {
     weights_ = layer.weights();
     weights_.weight = constants_->packed.data();
     weights_.scale_code = constants_->scale_code.data();
     weights_.bias = constants_->bias.data();
     if (weights_.smooth) weights_.smooth = constants_->smooth.data();
+    if (weights_.gate) weights_.gate = constants_->gate.data();
+    if (layer.shape.sparse) {
+      weights_.blocks = {constants_->quad.data(), constants_->group_ptr.data()};
+    }
     kernel.prepare(weights_, prepared_.data());
     REQUIRE(prepared_.Intact());
     if (!kernel.reads_weights) {
       constants_ = nullptr;
-      weights_ = {.shape = layer.shape};
+      weights_ = LinearWeights{.shape = layer.shape};
     }
   }
 
@@ -81,10 +85,15 @@ class Prepared {
         : packed(layer.packed),
           scale_code(layer.scale_code),
           bias(layer.bias),
-          smooth(layer.smooth) {}
-    Guarded<int8_t> packed;
+          smooth(layer.smooth),
+          gate(layer.gate),
+          quad(layer.quad),
+          group_ptr(layer.group_ptr) {}
+    Guarded<std::byte> packed;
     Guarded<uint8_t> scale_code;
-    Guarded<float> bias, smooth;
+    Guarded<float> bias, smooth, gate;
+    Guarded<uint16_t> quad;
+    Guarded<int32_t> group_ptr;
   };
 
   const LinearKernel& kernel_;
@@ -173,7 +182,7 @@ TEST_CASE("extreme codes overflow nothing, up to the largest K") {
         for (float value : {127.0f, -127.0f}) {
           INFO(kernel->name << ", K " << inputs << ", code " << int{code} << ", x " << value);
           LinearLayer layer = IntegerLayer({inputs, 17, 0}, 1);
-          std::fill(layer.packed.begin(), layer.packed.end(), code);  // padding included
+          std::fill(layer.packed.begin(), layer.packed.end(), std::byte(code));  // padding included
           const std::vector<float> x(static_cast<size_t>(6 * inputs), value);
           for (float y : Prepared(*kernel, layer).Run(x, 6)) {
             REQUIRE(y == static_cast<float>(static_cast<double>(inputs) * code * value));
@@ -190,7 +199,7 @@ TEST_CASE("activations round half to even, by division") {
   LinearLayer layer = IntegerLayer({size, size, 0}, 1);
   std::fill(layer.codes.begin(), layer.codes.end(), int8_t{0});
   for (int64_t i = 0; i < size; ++i) layer.codes[static_cast<size_t>(i * size + i)] = 1;
-  PackDense8(layer.codes, size, size, layer.packed);
+  layer.Pack();
   std::vector<float> x(static_cast<size_t>(size));
   x[0] = 127;
   for (int i = 1; i < size; ++i) {

@@ -16,18 +16,19 @@ TEST_CASE("layout 1 puts each code where the format says and pads with zeros") {
       std::vector<int8_t> codes(static_cast<size_t>(inputs * outputs));
       for (int8_t& c : codes) c = static_cast<int8_t>(random() % 254 + 1 - 127);  // rarely 0
       const int64_t groups = GroupsPerPanel(inputs), panels = PanelCount(outputs);
-      std::vector<int8_t> packed(static_cast<size_t>(panels * groups * kGroupBytes8), 99);
-      PackDense8(codes, inputs, outputs, packed);
+      std::vector<std::byte> packed(static_cast<size_t>(panels * groups * 2048), std::byte{99});
+      PackWeights(Encoding::kInt8, {}, codes, inputs, outputs, packed);
       for (size_t i = 0; i < packed.size(); ++i) {
         // i = ((panel·groups + group)·32 + r)·64 + 4·q + k
         const auto byte = static_cast<int64_t>(i);
         const int64_t input = byte % 64 + byte / 2048 % groups * 64;
         const int64_t output = byte / 64 % 32 + byte / 2048 / groups * 32;
         const bool padding = input >= inputs || output >= outputs;
-        REQUIRE(packed[i] == (padding ? 0 : codes[static_cast<size_t>(output * inputs + input)]));
+        REQUIRE(static_cast<int8_t>(packed[i]) ==
+                (padding ? 0 : codes[static_cast<size_t>(output * inputs + input)]));
       }
       std::vector<int8_t> back(codes.size(), 99);
-      UnpackDense8(packed, inputs, outputs, back);
+      UnpackWeights(Encoding::kInt8, {}, packed, inputs, outputs, back);
       REQUIRE(back == codes);
     }
   }

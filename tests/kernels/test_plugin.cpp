@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <string>
@@ -26,8 +27,8 @@ std::vector<float> Ones(int64_t count) { return std::vector<float>(static_cast<s
 // What a correct model holds; tests change one thing.
 struct Parts {
   explicit Parts(const LinearLayer& layer)
-      : weight_dims{layer.shape.panels() * layer.shape.groups(), 32, 16, 4},
-        scale_dims{layer.shape.panels() * layer.shape.scale_rows_per_panel(), 32},
+      : weight_dims{layer.groups(), 32, 16, 4},
+        scale_dims{layer.scale_rows(), 32},
         bias_dims{layer.shape.outputs},
         smooth_dims{layer.shape.inputs},
         layer(layer) {}
@@ -223,7 +224,9 @@ TEST_CASE("weights given at run time are checked and prepared each time") {
     std::vector<float> x = RandomRows(9, 100, 3);
     const char* names[] = {"X", "weight"};
     const char* out = "Y";
-    const auto run = [&](std::vector<int8_t> weight, const std::vector<int64_t>& dims) {
+    const auto run = [&](const std::vector<std::byte>& bytes, const std::vector<int64_t>& dims) {
+      std::vector<int8_t> weight(bytes.size());
+      std::memcpy(weight.data(), bytes.data(), bytes.size());
       std::array<Ort::Value, 2> inputs = {Tensor(x, {9, 100}), Tensor(weight, dims)};
       std::vector<Ort::Value> y = session.Run({}, names, inputs.data(), 2, &out, 1);
       const float* data = y[0].GetTensorData<float>();
@@ -234,7 +237,7 @@ TEST_CASE("weights given at run time are checked and prepared each time") {
     LinearLayer other = first;  // the second's weights with the first's scales and bias
     other.codes = second.codes;
     CheckAgainst(ExactLinear(other, x, 9), run(second.packed, dims));
-    std::vector<int8_t> shorter(second.packed.begin(), second.packed.end() - 2048);
+    std::vector<std::byte> shorter(second.packed.begin(), second.packed.end() - 2048);
     REQUIRE_THROWS_AS(run(shorter, {3, 32, 16, 4}), Ort::Exception);
     REQUIRE_THROWS_AS(run(second.packed, {8192}), Ort::Exception);
     CheckAgainst(ExactLinear(first, x, 9), run(first.packed, dims));
@@ -374,7 +377,7 @@ TEST_CASE("hostile numbers in the constants stay numbers") {
   layer.bias[1] = INFINITY;
   layer.smooth = Ones(100);
   layer.smooth[99] = NAN;
-  for (int8_t& b : layer.packed) b = -128;
+  for (std::byte& b : layer.packed) b = std::byte{128};
   Ort::Session session = Load(Parts(layer).Model());
   for (float v : Run(session, RandomRows(9, 100, 1), {9, 100}).values) REQUIRE(std::isnan(v));
 }

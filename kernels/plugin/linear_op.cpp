@@ -1,27 +1,47 @@
-#include "kernels/plugin/quantized_linear.h"
+#include "kernels/plugin/linear_op.h"
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <thread>
 
-#include "kernels/base/float16.h"
-#include "kernels/linear/linear.h"
+#include "kernels/linear/gate.h"
 #include "kernels/plugin/ort_api.h"
 
 namespace sparsefuse::plugin {
 namespace {
 
-constexpr const char* kOperator = "QuantizedLinear8";
 constexpr int kVersion = 1;
 constexpr int64_t kLayout = 1;
 
-enum Input : size_t { kX, kWeight, kScaleCode, kBias, kSmooth, kInputCount };
-constexpr std::array<const char*, kInputCount> kInputNames = {"X", "weight", "scale_code", "bias",
-                                                              "smooth"};
-using Values = std::array<const OrtValue*, kInputCount>;
+// What an input may be, and which of an operator's inputs are what: the first five always, the gate
+// of nested weights, the blocks of sparse ones.
+enum Input : size_t {
+  kX,
+  kWeight,
+  kScaleCode,
+  kBias,
+  kSmooth,
+  kGate,
+  kQuad,
+  kGroupPtr,
+  kInputKinds
+};
+constexpr std::array<const char*, kInputKinds> kInputNames = {
+    "X", "weight", "scale_code", "bias", "smooth", "gate", "quad", "group_ptr"};
+using Values = std::array<const OrtValue*, kInputKinds>;  // by kind; null: not there
+
+constexpr size_t InputCount(const LinearVariant& variant) noexcept {
+  return 5 + (IsNested(variant.encoding) ? 1 : 0) + (variant.sparse ? 2 : 0);
+}
+constexpr Input KindOf(const LinearVariant& variant, size_t index) noexcept {
+  return static_cast<Input>(index >= kGate && !IsNested(variant.encoding) ? index + 1 : index);
+}
 
 constexpr size_t Align(size_t bytes) noexcept {
   return (bytes + kLinearAlignment - 1) / kLinearAlignment * kLinearAlignment;
@@ -81,12 +101,15 @@ void RunOnPool(void* opaque, size_t count, void (*body)(void*, size_t), void* ar
   for (size_t i = 0; i < count; ++i) body(argument, i);
 }
 
-class QuantizedLinear {
+class Linear {
  public:
-  explicit QuantizedLinear(const OrtApi& api) noexcept : api_(api) {}
-  QuantizedLinear(const QuantizedLinear&) = delete;
-  QuantizedLinear& operator=(const QuantizedLinear&) = delete;
-  ~QuantizedLinear() {
+  explicit Linear(const LinearOp& op) noexcept : op_(op), api_(op.api) {
+    shape_.encoding = op.variant.encoding;
+    shape_.sparse = op.variant.sparse;
+  }
+  Linear(const Linear&) = delete;
+  Linear& operator=(const Linear&) = delete;
+  ~Linear() {
     if (allocator_) api_.ReleaseAllocator(allocator_);
   }
 
@@ -104,20 +127,24 @@ class QuantizedLinear {
  private:
   OrtStatus* Construct(const OrtKernelInfo& info) noexcept;
   OrtStatus* Run(OrtKernelContext& context) noexcept;
-  OrtStatus* CheckConstants(const Values& values) const noexcept;
+  OrtStatus* ReadGateMode() noexcept;
+  OrtStatus* ReadBlocks(const Values& values, BlockIndex& blocks) const noexcept;
+  OrtStatus* CheckConstants(const Values& values, const LinearWeights& weights) const noexcept;
   OrtStatus* ReadWeights(const Values& values, LinearWeights& weights) const noexcept;
-  OrtStatus* RunRows(OrtKernelContext& context, const OrtValue* x, OrtValue* y, bool half,
+  OrtStatus* RunRows(OrtKernelContext& context, const OrtValue* x, OrtValue* y,
                      int64_t rows) noexcept;
+  OrtStatus* Data(const OrtValue* value, const void** data) const noexcept;
 
   // Puts the node's name before an error's message.
   OrtStatus* Located(OrtStatus* status) const noexcept {
     if (!status) return nullptr;
-    OrtStatus* located = Error(api_, api_.GetErrorCode(status), "%s node \"%.100s\": %s", kOperator,
-                               name_.data(), api_.GetErrorMessage(status));
+    OrtStatus* located = Error(api_, api_.GetErrorCode(status), "%s node \"%.100s\": %s",
+                               op_.name.data(), name_.data(), api_.GetErrorMessage(status));
     api_.ReleaseStatus(status);
     return located;
   }
 
+  const LinearOp& op_;
   const OrtApi& api_;
   std::array<char, 256> name_{};
   LinearShape shape_{};
@@ -125,12 +152,12 @@ class QuantizedLinear {
   const LinearKernel* kernel_ = nullptr;
   OrtAllocator* allocator_ = nullptr;
   int threads_ = 1;
-  bool constant_ = false;    // weights, scales, bias and smooth are initializers
-  bool all_smooth_ = false;  // constant and all ones
-  AlignedBytes prepared_;    // when constant
+  GateMode gate_mode_ = GateMode::kOff;
+  bool constant_ = false;  // all inputs but X are initializers
+  AlignedBytes prepared_;  // when constant
 };
 
-OrtStatus* QuantizedLinear::Construct(const OrtKernelInfo& info) noexcept {
+OrtStatus* Linear::Construct(const OrtKernelInfo& info) noexcept {
   SPARSEFUSE_RETURN_IF_ERROR(ReadInt(api_, info, "K", 1, kMaxInputs, shape_.inputs));
   SPARSEFUSE_RETURN_IF_ERROR(ReadInt(api_, info, "N", 1, kMaxOutputs, shape_.outputs));
   SPARSEFUSE_RETURN_IF_ERROR(
@@ -146,10 +173,11 @@ OrtStatus* QuantizedLinear::Construct(const OrtKernelInfo& info) noexcept {
   }
   size_t inputs = 0;
   SPARSEFUSE_RETURN_IF_ERROR(api_.KernelInfo_GetInputCount(&info, &inputs));
-  if (inputs != kInputCount) {
+  if (inputs != InputCount(op_.variant)) {
     return Error(api_, ORT_INVALID_ARGUMENT, "has %zu inputs, needs %zu", inputs,
-                 size_t{kInputCount});
+                 InputCount(op_.variant));
   }
+  SPARSEFUSE_RETURN_IF_ERROR(ReadGateMode());
   kernel_ = SelectLinearKernel();
   if (!kernel_) {
     std::array<char, 256> reason;
@@ -161,33 +189,93 @@ OrtStatus* QuantizedLinear::Construct(const OrtKernelInfo& info) noexcept {
 
   Values values{};
   constant_ = true;
-  for (size_t i = kWeight; i < kInputCount; ++i) {
+  for (size_t i = 1; i < inputs; ++i) {
     int is_constant = 0;
-    SPARSEFUSE_RETURN_IF_ERROR(
-        api_.KernelInfoGetConstantInput_tensor(&info, i, &is_constant, &values[i]));
+    SPARSEFUSE_RETURN_IF_ERROR(api_.KernelInfoGetConstantInput_tensor(
+        &info, i, &is_constant, &values[KindOf(op_.variant, i)]));
     constant_ = constant_ && is_constant;
   }
   if (!constant_) return nullptr;  // checked and prepared at each run
-  LinearWeights weights;
+  LinearWeights weights{};
   SPARSEFUSE_RETURN_IF_ERROR(ReadWeights(values, weights));
-  all_smooth_ = !weights.smooth;
-  const size_t bytes = kernel_->prepared_bytes(shape_);
+  const size_t bytes = kernel_->prepared_bytes(weights);
   prepared_.reset(new (std::align_val_t{kLinearAlignment}, std::nothrow) std::byte[bytes]);
   if (!prepared_) return Error(api_, ORT_FAIL, "no memory for %zu bytes of weights", bytes);
   kernel_->prepare(weights, prepared_.get());
   return nullptr;
 }
 
-OrtStatus* QuantizedLinear::CheckConstants(const Values& values) const noexcept {
-  const std::array weight = {shape_.panels() * shape_.groups(), kPanelOutputs, kGroupInputs / 4,
-                             int64_t{4}};
-  const std::array scale = {shape_.panels() * shape_.scale_rows_per_panel(), kPanelOutputs};
+OrtStatus* Linear::ReadGateMode() noexcept {
+  const char* mode = std::getenv("SPARSEFUSE_GATE");
+  if (!mode || !*mode || std::strcmp(mode, "decode") == 0) {
+    gate_mode_ = GateMode::kFewRows;
+  } else if (std::strcmp(mode, "always") == 0) {
+    gate_mode_ = GateMode::kAlways;
+  } else if (std::strcmp(mode, "off") != 0) {
+    return Error(api_, ORT_INVALID_ARGUMENT, "SPARSEFUSE_GATE=%.40s is none of off, decode, always",
+                 mode);
+  }
+  return nullptr;
+}
+
+OrtStatus* Linear::Data(const OrtValue* value, const void** data) const noexcept {
+  // The interface has no const form; nothing is written.
+  void* bytes = nullptr;
+  SPARSEFUSE_RETURN_IF_ERROR(api_.GetTensorMutableData(const_cast<OrtValue*>(value), &bytes));
+  *data = bytes;
+  return nullptr;
+}
+
+// The lists of a sparse layer, checked.
+OrtStatus* Linear::ReadBlocks(const Values& values, BlockIndex& blocks) const noexcept {
+  TensorShape weight;
+  SPARSEFUSE_RETURN_IF_ERROR(ReadShape(api_, values[kWeight], "weight", weight));
+  const size_t axis = IsNested(shape_.encoding) ? 1 : 0;
+  const int64_t groups = axis < weight.rank ? weight.dims[axis] : 0;
+  const int64_t most = shape_.panels() * GroupsPerPanel(shape_.inputs);
+  if (groups > most) {
+    return Error(api_, ORT_INVALID_ARGUMENT,
+                 "input weight has %lld groups, at most %lld make sense",
+                 static_cast<long long>(groups), static_cast<long long>(most));
+  }
+  const int64_t quads = groups * kGroupQuads, ends = shape_.panels() + 1;
+  SPARSEFUSE_RETURN_IF_ERROR(
+      CheckTensor(api_, values[kQuad], "quad", ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16, {&quads, 1}));
+  SPARSEFUSE_RETURN_IF_ERROR(CheckTensor(api_, values[kGroupPtr], "group_ptr",
+                                         ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, {&ends, 1}));
+  const void *quad = nullptr, *group_ptr = nullptr;
+  SPARSEFUSE_RETURN_IF_ERROR(Data(values[kQuad], &quad));
+  SPARSEFUSE_RETURN_IF_ERROR(Data(values[kGroupPtr], &group_ptr));
+  static constexpr uint16_t kNone = 0;  // an empty tensor may have no address
+  blocks = {quad ? static_cast<const uint16_t*>(quad) : &kNone,
+            static_cast<const int32_t*>(group_ptr)};
+  std::array<char, 128> wrong;
+  if (!CheckBlocks(blocks, shape_.inputs, shape_.outputs, groups, wrong)) {
+    return Error(api_, ORT_INVALID_ARGUMENT, "blocks: %s", wrong.data());
+  }
+  return nullptr;
+}
+
+// Types and dimensions. `weights` has its blocks already.
+OrtStatus* Linear::CheckConstants(const Values& values,
+                                  const LinearWeights& weights) const noexcept {
+  const int64_t groups = weights.GroupCount();
+  const std::array int8 = {groups, kPanelOutputs, kGroupInputs / 4, int64_t{4}};
+  const std::array int4 = {groups, PlaneBytes(Encoding::kInt4)};
+  const std::array nested = {int64_t{2}, groups, PlaneBytes(Encoding::kNested1)};
+  const bool bytes = shape_.encoding == Encoding::kInt8;
+  const std::span<const int64_t> weight = bytes ? std::span<const int64_t>(int8)
+                                          : IsNested(shape_.encoding)
+                                              ? std::span<const int64_t>(nested)
+                                              : std::span<const int64_t>(int4);
+  const std::array scale = {ScaleRowCount(weights), kPanelOutputs};
   const struct {
     Input input;
     ONNXTensorElementDataType type;
     std::span<const int64_t> dims;
   } expected[] = {
-      {kWeight, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8, weight},
+      {kWeight, bytes ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+       weight},
       {kScaleCode, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, scale},
       {kBias, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {&shape_.outputs, 1}},
       {kSmooth, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {&shape_.inputs, 1}},
@@ -196,43 +284,56 @@ OrtStatus* QuantizedLinear::CheckConstants(const Values& values) const noexcept 
     SPARSEFUSE_RETURN_IF_ERROR(
         CheckTensor(api_, values[e.input], kInputNames[e.input], e.type, e.dims));
   }
-  return nullptr;
+  if (!IsNested(shape_.encoding)) return nullptr;
+  TensorShape gate;
+  SPARSEFUSE_RETURN_IF_ERROR(ReadShape(api_, values[kGate], "gate", gate));
+  const void* header = nullptr;
+  if (gate.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || gate.rank != 1 ||
+      gate.dims[0] < kGateHeader) {
+    return Error(api_, ORT_INVALID_ARGUMENT, "input gate must be float [%lld or more]",
+                 static_cast<long long>(kGateHeader));
+  }
+  SPARSEFUSE_RETURN_IF_ERROR(Data(values[kGate], &header));
+  const float rows = static_cast<const float*>(header)[3];
+  if (!(rows >= 0 && rows <= kMaxSketchRows && rows == std::floor(rows))) {
+    return Error(api_, ORT_INVALID_ARGUMENT,
+                 "input gate says %g sketch rows, 0 to %lld are possible",
+                 static_cast<double>(rows), static_cast<long long>(kMaxSketchRows));
+  }
+  const int64_t length = kGateHeader + static_cast<int64_t>(rows) * shape_.inputs;
+  return CheckTensor(api_, values[kGate], "gate", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                     {&length, 1});
 }
 
-// After CheckConstants, so that every pointer is to as many bytes as the shape says.
-OrtStatus* QuantizedLinear::ReadWeights(const Values& values,
-                                        LinearWeights& weights) const noexcept {
-  SPARSEFUSE_RETURN_IF_ERROR(CheckConstants(values));
-  std::array<const void*, kInputCount> data{};
-  for (size_t i = kWeight; i < kInputCount; ++i) {
-    // The interface has no const form; nothing is written.
-    void* bytes = nullptr;
-    SPARSEFUSE_RETURN_IF_ERROR(api_.GetTensorMutableData(const_cast<OrtValue*>(values[i]), &bytes));
-    data[i] = bytes;
+// Every pointer is to as many bytes as the shape says.
+OrtStatus* Linear::ReadWeights(const Values& values, LinearWeights& weights) const noexcept {
+  weights = {.shape = shape_, .scale_base = scale_base_};
+  if (shape_.sparse) SPARSEFUSE_RETURN_IF_ERROR(ReadBlocks(values, weights.blocks));
+  SPARSEFUSE_RETURN_IF_ERROR(CheckConstants(values, weights));
+  std::array<const void*, kInputKinds> data{};
+  for (size_t i = kWeight; i <= kGate; ++i) {
+    if (values[i]) SPARSEFUSE_RETURN_IF_ERROR(Data(values[i], &data[i]));
   }
-  weights = {.shape = shape_,
-             .weight = static_cast<const int8_t*>(data[kWeight]),
-             .scale_code = static_cast<const uint8_t*>(data[kScaleCode]),
-             .scale_base = scale_base_,
-             .bias = static_cast<const float*>(data[kBias]),
-             .smooth = static_cast<const float*>(data[kSmooth])};
-  if (all_smooth_ || std::all_of(weights.smooth, weights.smooth + shape_.inputs,
-                                 [](float v) { return v == 1.0f; })) {
+  weights.weight = static_cast<const std::byte*>(data[kWeight]);
+  weights.scale_code = static_cast<const uint8_t*>(data[kScaleCode]);
+  weights.bias = static_cast<const float*>(data[kBias]);
+  weights.smooth = static_cast<const float*>(data[kSmooth]);
+  weights.gate = static_cast<const float*>(data[kGate]);
+  if (std::all_of(weights.smooth, weights.smooth + shape_.inputs,
+                  [](float v) { return v == 1.0f; })) {
     weights.smooth = nullptr;
   }
   return nullptr;
 }
 
-OrtStatus* QuantizedLinear::Run(OrtKernelContext& context) noexcept {
+OrtStatus* Linear::Run(OrtKernelContext& context) noexcept {
   const OrtValue* x = nullptr;
   SPARSEFUSE_RETURN_IF_ERROR(api_.KernelContext_GetInput(&context, kX, &x));
   TensorShape shape;
   SPARSEFUSE_RETURN_IF_ERROR(ReadShape(api_, x, kInputNames[kX], shape));
-  if (shape.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT &&
-      shape.type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) {
-    return Error(api_, ORT_INVALID_ARGUMENT,
-                 "input X has element type %d, expected float or float16",
-                 static_cast<int>(shape.type));
+  if (shape.type != op_.type) {
+    return Error(api_, ORT_INVALID_ARGUMENT, "input X has element type %d, expected %d",
+                 static_cast<int>(shape.type), static_cast<int>(op_.type));
   }
   if (shape.rank == 0) return Error(api_, ORT_INVALID_ARGUMENT, "input X is a scalar");
   int64_t& last = shape.dims[shape.rank - 1];
@@ -249,61 +350,52 @@ OrtStatus* QuantizedLinear::Run(OrtKernelContext& context) noexcept {
   if (std::find(leading.begin(), leading.end(), 0) != leading.end()) return nullptr;
   int64_t rows = 1;  // cannot overflow: X holds rows · K elements
   for (int64_t dim : leading) rows *= dim;
-  return RunRows(context, x, y, shape.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, rows);
+  return RunRows(context, x, y, rows);
 }
 
-OrtStatus* QuantizedLinear::RunRows(OrtKernelContext& context, const OrtValue* x, OrtValue* y,
-                                    bool half, int64_t rows) noexcept {
+OrtStatus* Linear::RunRows(OrtKernelContext& context, const OrtValue* x, OrtValue* y,
+                           int64_t rows) noexcept {
   LinearWeights weights{.shape = shape_};
   if (!constant_ || kernel_->reads_weights) {
     Values values{};
-    for (size_t i = kWeight; i < kInputCount; ++i) {
-      SPARSEFUSE_RETURN_IF_ERROR(api_.KernelContext_GetInput(&context, i, &values[i]));
+    for (size_t i = 1; i < InputCount(op_.variant); ++i) {
+      SPARSEFUSE_RETURN_IF_ERROR(
+          api_.KernelContext_GetInput(&context, i, &values[KindOf(op_.variant, i)]));
     }
     SPARSEFUSE_RETURN_IF_ERROR(ReadWeights(values, weights));
   }
-  void* x_data = nullptr;
+  const void* x_data = nullptr;
   void* y_data = nullptr;
-  SPARSEFUSE_RETURN_IF_ERROR(api_.GetTensorMutableData(const_cast<OrtValue*>(x), &x_data));
+  SPARSEFUSE_RETURN_IF_ERROR(Data(x, &x_data));
   SPARSEFUSE_RETURN_IF_ERROR(api_.GetTensorMutableData(y, &y_data));
 
-  const auto x_count = static_cast<size_t>(rows * shape_.inputs);
-  const auto y_count = static_cast<size_t>(rows * shape_.outputs);
   const size_t workspace = Align(kernel_->workspace_bytes(shape_, rows));
-  const size_t prepared = constant_ ? 0 : Align(kernel_->prepared_bytes(shape_));
-  const size_t x_bytes = half ? Align(x_count * sizeof(float)) : 0;
-  const size_t y_bytes = half ? y_count * sizeof(float) : 0;
+  const size_t prepared = constant_ ? 0 : kernel_->prepared_bytes(weights);
   Scratch scratch(allocator_);
-  std::byte* bytes = scratch.Get(workspace + prepared + x_bytes + y_bytes);
+  std::byte* bytes = scratch.Get(workspace + prepared);
   if (!bytes) {
-    return Error(api_, ORT_FAIL, "no memory for %zu bytes of workspace",
-                 workspace + prepared + x_bytes + y_bytes);
+    return Error(api_, ORT_FAIL, "no memory for %zu bytes of workspace", workspace + prepared);
   }
-  std::byte* prepared_now = bytes + workspace;
-  if (!constant_) kernel_->prepare(weights, prepared_now);
-
+  if (!constant_) kernel_->prepare(weights, bytes + workspace);
   Pool pool{api_, &context};
-  LinearRun run{.rows = rows,
-                .x = static_cast<const float*>(x_data),
-                .y = static_cast<float*>(y_data),
+  kernel_->run(weights, constant_ ? prepared_.get() : bytes + workspace,
+               {.rows = rows,
+                .x = x_data,
+                .y = y_data,
+                .half = op_.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+                .activation = op_.variant.activation,
+                .gate = gate_mode_,
                 .workspace = bytes,
-                .parallel = {.run = RunOnPool, .pool = &pool, .threads = threads_}};
-  if (half) {
-    auto* wide = reinterpret_cast<float*>(prepared_now + prepared);
-    const auto* narrow = static_cast<const uint16_t*>(x_data);
-    std::transform(narrow, narrow + x_count, wide, Float16ToFloat);
-    run.x = wide;
-    run.y = reinterpret_cast<float*>(prepared_now + prepared + x_bytes);
-  }
-  kernel_->run(weights, constant_ ? prepared_.get() : prepared_now, run);
-  if (half) std::transform(run.y, run.y + y_count, static_cast<uint16_t*>(y_data), FloatToFloat16);
+                .parallel = {.run = RunOnPool, .pool = &pool, .threads = threads_}});
   return nullptr;
 }
 
-OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info,
-                                   void** kernel) noexcept {
+const LinearOp& Self(const OrtCustomOp* op) noexcept { return *static_cast<const LinearOp*>(op); }
+
+OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp* op, const OrtApi* api,
+                                   const OrtKernelInfo* info, void** kernel) noexcept {
   *kernel = nullptr;
-  std::unique_ptr<QuantizedLinear> made(new (std::nothrow) QuantizedLinear(*api));
+  std::unique_ptr<Linear> made(new (std::nothrow) Linear(Self(op)));
   if (!made) return Error(*api, ORT_FAIL, "no memory for a kernel");
   SPARSEFUSE_RETURN_IF_ERROR(made->Init(*info));
   *kernel = made.release();
@@ -353,27 +445,32 @@ OrtStatus* InferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept
   return nullptr;
 }
 
-const QuantizedLinearOp& Self(const OrtCustomOp* op) noexcept {
-  return *static_cast<const QuantizedLinearOp*>(op);
-}
-
 }  // namespace
 
-QuantizedLinearOp::QuantizedLinearOp(const OrtApi& ort,
-                                     ONNXTensorElementDataType activations) noexcept
-    : OrtCustomOp{}, api(ort), type(activations) {
+LinearOp::LinearOp(const OrtApi& ort, const LinearVariant& kind,
+                   ONNXTensorElementDataType activations) noexcept
+    : OrtCustomOp{}, api(ort), variant(kind), type(activations) {
+  constexpr const char* kEncodings[] = {"8", "4", "Nested1", "Nested4"};
+  std::snprintf(
+      name.data(), name.size(), "%s%s%s", variant.sparse ? "BlockSparseLinear" : "QuantizedLinear",
+      kEncodings[static_cast<size_t>(variant.encoding)], ActivationName(variant.activation));
   version = ORT_API_VERSION;
-  GetName = [](const OrtCustomOp*) noexcept { return kOperator; };
+  GetName = [](const OrtCustomOp* op) noexcept { return Self(op).name.data(); };
   GetExecutionProviderType = [](const OrtCustomOp*) noexcept -> const char* { return nullptr; };
-  GetInputTypeCount = [](const OrtCustomOp*) noexcept { return size_t{kInputCount}; };
+  GetInputTypeCount = [](const OrtCustomOp* op) noexcept { return InputCount(Self(op).variant); };
   GetInputType = [](const OrtCustomOp* op, size_t index) noexcept {
-    switch (index) {
+    switch (KindOf(Self(op).variant, index)) {
       case kX:
         return Self(op).type;
       case kWeight:
-        return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+        return Self(op).variant.encoding == Encoding::kInt8 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
+                                                            : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
       case kScaleCode:
         return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+      case kQuad:
+        return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16;
+      case kGroupPtr:
+        return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
       default:
         return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     }
@@ -393,9 +490,9 @@ QuantizedLinearOp::QuantizedLinearOp(const OrtApi& ort,
   GetEndVersion = GetStartVersion;
   CreateKernelV2 = MakeKernel;
   KernelComputeV2 = [](void* kernel, OrtKernelContext* context) noexcept {
-    return static_cast<QuantizedLinear*>(kernel)->Compute(*context);
+    return static_cast<Linear*>(kernel)->Compute(*context);
   };
-  KernelDestroy = [](void* kernel) noexcept { delete static_cast<QuantizedLinear*>(kernel); };
+  KernelDestroy = [](void* kernel) noexcept { delete static_cast<Linear*>(kernel); };
   InferOutputShapeFn = [](const OrtCustomOp* op, OrtShapeInferContext* context) noexcept {
     return InferShape(Self(op).api, *context);
   };
