@@ -15,8 +15,7 @@
 #include "kernels/linear/linear.h"
 #include "kernels/linear/quantize.h"
 #include "tests/kernels/emulated_vnni.h"
-#include "tests/kernels/guarded.h"
-#include "tests/kernels/linear_case.h"
+#include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
 
 namespace sparsefuse::test {
@@ -24,95 +23,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-// The kernels that this CPU runs, and the imitated one.
-std::vector<const LinearKernel*> Kernels() {
-  std::vector<const LinearKernel*> kernels;
-  for (const LinearKernel* kernel : AllLinearKernels()) {
-    if (DetectCpuFeatures().Contains(kernel->needs)) kernels.push_back(kernel);
-  }
-  kernels.push_back(&kEmulatedVnni);
-  return kernels;
-}
-
-const LinearKernel& Reference() { return *AllLinearKernels().back(); }
-
-// A prepared layer whose arrays end at forbidden pages. The constants are gone after preparing
-// unless the kernel says that it reads them.
-class Prepared {
- public:
-  Prepared(const LinearKernel& kernel, const LinearLayer& layer)
-      : kernel_(kernel),
-        prepared_(kernel.prepared_bytes(layer.weights()), kLinearAlignment),
-        constants_(std::make_unique<Constants>(layer)) {
-    weights_ = layer.weights();
-    weights_.weight = constants_->packed.data();
-    weights_.scale_code = constants_->scale_code.data();
-    weights_.bias = constants_->bias.data();
-    if (weights_.smooth) weights_.smooth = constants_->smooth.data();
-    if (weights_.gate) weights_.gate = constants_->gate.data();
-    if (layer.shape.sparse) {
-      weights_.blocks = {constants_->quad.data(), constants_->group_ptr.data()};
-    }
-    kernel.prepare(weights_, prepared_.data());
-    REQUIRE(prepared_.Intact());
-    if (!kernel.reads_weights) {
-      constants_ = nullptr;
-      weights_ = LinearWeights{.shape = layer.shape};
-    }
-  }
-
-  std::vector<float> Run(const std::vector<float>& x, int64_t rows,
-                         ParallelFor parallel = SerialLoop()) const {
-    const Guarded<float> in(x);
-    const Guarded<float> out(static_cast<size_t>(rows * weights_.shape.outputs));
-    const Guarded<std::byte> workspace(kernel_.workspace_bytes(weights_.shape, rows),
-                                       kLinearAlignment);
-    kernel_.run(weights_, prepared_.data(),
-                {.rows = rows,
-                 .x = in.data(),
-                 .y = out.data(),
-                 .workspace = workspace.data(),
-                 .parallel = parallel});
-    REQUIRE(out.Intact());
-    REQUIRE(workspace.Intact());
-    return {out.values().begin(), out.values().end()};
-  }
-
- private:
-  struct Constants {
-    explicit Constants(const LinearLayer& layer)
-        : packed(layer.packed),
-          scale_code(layer.scale_code),
-          bias(layer.bias),
-          smooth(layer.smooth),
-          gate(layer.gate),
-          quad(layer.quad),
-          group_ptr(layer.group_ptr) {}
-    Guarded<std::byte> packed;
-    Guarded<uint8_t> scale_code;
-    Guarded<float> bias, smooth, gate;
-    Guarded<uint16_t> quad;
-    Guarded<int32_t> group_ptr;
-  };
-
-  const LinearKernel& kernel_;
-  Guarded<std::byte> prepared_;
-  std::unique_ptr<Constants> constants_;
-  LinearWeights weights_{};
-};
-
-void CheckAgainst(const Exact& exact, const std::vector<float>& y) {
-  REQUIRE(y.size() == exact.y.size());
-  for (size_t i = 0; i < y.size(); ++i) {
-    INFO("element " << i);
-    if (std::isnan(exact.y[i])) {
-      REQUIRE(std::isnan(y[i]));
-    } else {
-      REQUIRE(std::fabs(y[i] - exact.y[i]) <= exact.bound[i]);
-    }
-  }
-}
 
 // Unit scales and no bias: outputs are the integers themselves.
 LinearLayer IntegerLayer(LinearShape shape, uint32_t seed) {
@@ -129,7 +39,7 @@ TEST_CASE("kernels meet the definition for sizes around every tile") {
       for (int64_t outputs : {1, 15, 16, 17, 31, 32, 33, 48, 97}) {
         const LinearLayer layer({inputs, outputs, 0}, static_cast<uint32_t>(inputs * 100 + outputs),
                                 inputs % 2 == 1);
-        const Prepared prepared(*kernel, layer);
+        const PreparedLayer prepared(*kernel, layer);
         for (int64_t rows : {0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 25}) {
           INFO(kernel->name << ", K " << inputs << ", N " << outputs << ", rows " << rows);
           const std::vector<float> x = RandomRows(rows, inputs, 5);
@@ -145,7 +55,7 @@ TEST_CASE("kernels meet the definition with a row of scales for every few groups
     for (int64_t scale_groups : {1, 2, 3, 8, 1024}) {
       for (int64_t inputs : {64, 65, 200, 600}) {
         const LinearLayer layer({inputs, 45, scale_groups}, 3, true);
-        const Prepared prepared(*kernel, layer);
+        const PreparedLayer prepared(*kernel, layer);
         for (int64_t rows : {1, 4, 5, 13, 17}) {
           INFO(kernel->name << ", K " << inputs << ", groups " << scale_groups << ", rows "
                             << rows);
@@ -166,8 +76,8 @@ TEST_CASE("integer sums are those of the reference") {
       std::vector<float> x = RandomRows(rows, inputs, 10);
       for (float& v : x) v = std::clamp(v * 50, -127.0f, 127.0f);
       for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * inputs)] = 127;  // s = 1
-      const std::vector<float> y = Prepared(*kernel, layer).Run(x, rows);
-      REQUIRE(y == Prepared(Reference(), layer).Run(x, rows));
+      const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, rows);
+      REQUIRE(y == PreparedLayer(Reference(), layer).Run(x, rows));
       REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == std::rint(v); }));
     }
   }
@@ -184,7 +94,7 @@ TEST_CASE("extreme codes overflow nothing, up to the largest K") {
           LinearLayer layer = IntegerLayer({inputs, 17, 0}, 1);
           std::fill(layer.packed.begin(), layer.packed.end(), std::byte(code));  // padding included
           const std::vector<float> x(static_cast<size_t>(6 * inputs), value);
-          for (float y : Prepared(*kernel, layer).Run(x, 6)) {
+          for (float y : PreparedLayer(*kernel, layer).Run(x, 6)) {
             REQUIRE(y == static_cast<float>(static_cast<double>(inputs) * code * value));
           }
         }
@@ -207,7 +117,7 @@ TEST_CASE("activations round half to even, by division") {
   }
   for (const LinearKernel* kernel : Kernels()) {
     INFO(kernel->name);
-    const std::vector<float> y = Prepared(*kernel, layer).Run(x, 1);
+    const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, 1);
     REQUIRE(y[0] == 127);
     for (size_t i = 1; i < y.size(); ++i) {
       const auto magnitude = static_cast<float>(i + i % 2);  // 1.5 → 2, 2.5 → 2, 3.5 → 4
@@ -234,7 +144,7 @@ TEST_CASE("activations round half to even, by division") {
                               static_cast<double>(x[i]) / static_cast<double>(s)))));
     }
     for (const LinearKernel* kernel : Kernels()) {
-      const std::vector<float> y = Prepared(*kernel, layer).Run(x, 1);
+      const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, 1);
       for (size_t i = 0; i < y.size(); ++i) REQUIRE(y[i] == s * static_cast<float>(codes[i]));
     }
   }
@@ -243,7 +153,7 @@ TEST_CASE("activations round half to even, by division") {
 TEST_CASE("a row with NaN or Inf is all NaN and touches no other row") {
   const LinearLayer layer({70, 40, 0}, 2);
   for (const LinearKernel* kernel : Kernels()) {
-    const Prepared prepared(*kernel, layer);
+    const PreparedLayer prepared(*kernel, layer);
     for (int64_t rows : {1, 5, 14}) {
       const std::vector<float> clean = RandomRows(rows, 70, 8);
       const std::vector<float> expected = prepared.Run(clean, rows);
@@ -276,13 +186,13 @@ TEST_CASE("an overflow in x times smooth counts as Inf, a NaN in smooth as NaN")
   x[139] = 0;
   for (const LinearKernel* kernel : Kernels()) {
     INFO(kernel->name);
-    const std::vector<float> y = Prepared(*kernel, layer).Run(x, 2);
+    const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, 2);
     REQUIRE(std::all_of(y.begin(), y.begin() + 40, [](float v) { return std::isnan(v); }));
     REQUIRE(std::none_of(y.begin() + 40, y.end(), [](float v) { return std::isnan(v); }));
   }
   layer.smooth[3] = kNan;
   for (const LinearKernel* kernel : Kernels()) {
-    for (float v : Prepared(*kernel, layer).Run(x, 2)) REQUIRE(std::isnan(v));
+    for (float v : PreparedLayer(*kernel, layer).Run(x, 2)) REQUIRE(std::isnan(v));
   }
 }
 
@@ -291,7 +201,7 @@ TEST_CASE("rows of zeros and denormals give the bias; huge rows keep their preci
   layer.scale_base = 1e-12f;  // outputs that fit a float
   for (const LinearKernel* kernel : Kernels()) {
     INFO(kernel->name);
-    const Prepared prepared(*kernel, layer);
+    const PreparedLayer prepared(*kernel, layer);
     std::vector<float> x(300);
     for (size_t i = 100; i < 200; ++i) x[i] = (i % 2 ? 1e-40f : -1e-39f);
     const std::vector<float> random = RandomRows(1, 100, 3);
@@ -314,7 +224,7 @@ TEST_CASE("a row's scale is never below the smallest normal number") {
   for (float& v : x) v *= 2e-38f;  // codes of a few units only
   for (const LinearKernel* kernel : Kernels()) {
     INFO(kernel->name);
-    CheckAgainst(ExactLinear(layer, x, 3), Prepared(*kernel, layer).Run(x, 3));
+    CheckAgainst(ExactLinear(layer, x, 3), PreparedLayer(*kernel, layer).Run(x, 3));
   }
 }
 
@@ -323,7 +233,7 @@ TEST_CASE("a NaN in one output's bias stays there") {
   layer.bias[33] = kNan;
   const std::vector<float> x = RandomRows(7, 100, 3);
   for (const LinearKernel* kernel : Kernels()) {
-    const std::vector<float> y = Prepared(*kernel, layer).Run(x, 7);
+    const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, 7);
     for (size_t i = 0; i < y.size(); ++i) REQUIRE(std::isnan(y[i]) == (i % 40 == 33));
   }
 }
@@ -360,13 +270,13 @@ TEST_CASE("the same bits for any number of threads") {
     for (const auto& c : cases) {
       INFO(kernel->name << ", " << c.rows << " x " << c.inputs << " x " << c.outputs);
       const LinearLayer layer({c.inputs, c.outputs, c.scale_groups}, 4);
-      const Prepared prepared(*kernel, layer);
+      const PreparedLayer prepared(*kernel, layer);
       const std::vector<float> x = RandomRows(c.rows, c.inputs, 2);
       const std::vector<float> expected = prepared.Run(x, c.rows);
       for (int threads : {1, 2, 3, 16, 100}) {
         Shuffled pool{static_cast<uint32_t>(threads)};
-        const std::vector<float> y =
-            prepared.Run(x, c.rows, {.run = RunShuffled, .pool = &pool, .threads = threads});
+        const std::vector<float> y = prepared.Run(
+            x, c.rows, {.parallel = {.run = RunShuffled, .pool = &pool, .threads = threads}});
         REQUIRE(y == expected);
       }
     }
@@ -376,7 +286,7 @@ TEST_CASE("the same bits for any number of threads") {
 TEST_CASE("a row's result does not depend on the rows beside it") {
   const LinearLayer layer({200, 77, 2}, 4, true);
   for (const LinearKernel* kernel : Kernels()) {
-    const Prepared prepared(*kernel, layer);
+    const PreparedLayer prepared(*kernel, layer);
     const std::vector<float> x = RandomRows(26, 200, 2);
     const std::vector<float> together = prepared.Run(x, 26);
     for (int64_t r = 0; r < 26; ++r) {
