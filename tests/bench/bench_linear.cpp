@@ -20,8 +20,7 @@
 #include <vector>
 
 #include "kernels/linear/linear.h"
-#include "tests/kernels/linear_case.h"
-#include "tests/kernels/node_model.h"
+#include "tests/kernels/layer_model.h"
 
 namespace sparsefuse::test {
 namespace {
@@ -109,21 +108,6 @@ class BoundSession {
   Ort::IoBinding binding_;
 };
 
-NodeModel OurModel(const LinearLayer& layer) {
-  const LinearShape& shape = layer.shape;
-  NodeModel model("QuantizedLinear8", "sparsefuse");
-  model.Int("K", shape.inputs).Int("N", shape.outputs).Int("scale_groups", shape.scale_groups);
-  model.Int("layout", 1).Float("scale_base", layer.scale_base);
-  model.Constant("w", onnx::TensorProto::INT8, {layer.groups(), 32, 16, 4},
-                 layer.packed);
-  model.Constant("c", onnx::TensorProto::UINT8, {layer.scale_rows(), 32},
-                 layer.scale_code);
-  model.Constant("b", onnx::TensorProto::FLOAT, {shape.outputs}, layer.bias);
-  model.Constant("s", onnx::TensorProto::FLOAT, {shape.inputs},
-                 std::vector<float>(static_cast<size_t>(shape.inputs), 1.0f));
-  return model;
-}
-
 NodeModel Fp32Model(const LinearLayer& layer) {
   NodeModel model("MatMul", "");
   const auto size = static_cast<size_t>(layer.shape.inputs * layer.shape.outputs);
@@ -178,7 +162,7 @@ ordered_json Point(const LinearLayer& layer, int64_t rows, const Arguments& argu
   };
   add_session("ort fp32", Fp32Model(layer), "");
   add_session("ort dynamic int8", DynamicInt8Model(layer), "");
-  add_session("op", OurModel(layer), SPARSEFUSE_OPS_LIBRARY);
+  add_session("op", LayerParts(layer).Model(), SPARSEFUSE_OPS_LIBRARY);
   for (const LinearKernel* kernel : AllLinearKernels()) {
     const bool slow =
         !kernel->reads_weights ? false : rows * shape.inputs * shape.outputs > 1 << 24;

@@ -13,53 +13,13 @@
 #include <vector>
 
 #include "kernels/base/float16.h"
-#include "tests/kernels/linear_case.h"
-#include "tests/kernels/node_model.h"
+#include "tests/kernels/layer_model.h"
 #include "tests/support/catch.h"
 
 namespace sparsefuse::test {
 namespace {
 
 using onnx::TensorProto;
-
-std::vector<float> Ones(int64_t count) { return std::vector<float>(static_cast<size_t>(count), 1); }
-
-// What a correct model holds; tests change one thing.
-struct Parts {
-  explicit Parts(const LinearLayer& layer)
-      : weight_dims{layer.groups(), 32, 16, 4},
-        scale_dims{layer.scale_rows(), 32},
-        bias_dims{layer.shape.outputs},
-        smooth_dims{layer.shape.inputs},
-        layer(layer) {}
-
-  NodeModel Model(TensorProto::DataType type = TensorProto::FLOAT) const {
-    NodeModel model("QuantizedLinear8", "sparsefuse", type);
-    model.Int("K", layer.shape.inputs).Int("N", layer.shape.outputs);
-    model.Int("scale_groups", layer.shape.scale_groups).Int("layout", 1);
-    model.Float("scale_base", layer.scale_base);
-    model.Constant("weight", TensorProto::INT8, weight_dims, Sized(layer.packed, weight_dims));
-    model.Constant("scale_code", TensorProto::UINT8, scale_dims,
-                   Sized(layer.scale_code, scale_dims));
-    model.Constant("bias", TensorProto::FLOAT, bias_dims, Sized(layer.bias, bias_dims));
-    const std::vector<float> smooth =
-        layer.smooth.empty() ? Ones(layer.shape.inputs) : layer.smooth;
-    model.Constant("smooth", TensorProto::FLOAT, smooth_dims, Sized(smooth, smooth_dims));
-    return model;
-  }
-
-  std::vector<int64_t> weight_dims, scale_dims, bias_dims, smooth_dims;
-
- private:
-  template <typename T>
-  static std::vector<T> Sized(std::vector<T> values, const std::vector<int64_t>& dims) {
-    int64_t count = 1;
-    for (int64_t dim : dims) count *= dim;
-    values.resize(static_cast<size_t>(count));
-    return values;
-  }
-  const LinearLayer& layer;
-};
 
 Ort::Session Load(const NodeModel& model, int threads = 1) {
   const std::string bytes = model.Bytes();
@@ -99,7 +59,7 @@ TEST_CASE("the library computes what the format says") {
   for (int64_t scale_groups : {0, 2}) {
     for (bool smooth : {false, true}) {
       const LinearLayer layer({300, 77, scale_groups}, 1, smooth);
-      Ort::Session session = Load(Parts(layer).Model(), 2);
+      Ort::Session session = Load(LayerParts(layer).Model(), 2);
       for (int64_t rows : {1, 6, 40}) {
         const std::vector<float> x = RandomRows(rows, 300, 3);
         const Output y = Run(session, x, {rows, 300});
@@ -112,7 +72,7 @@ TEST_CASE("the library computes what the format says") {
 
 TEST_CASE("any leading dimensions, also none and empty ones") {
   const LinearLayer layer({40, 50, 0}, 1);
-  Ort::Session session = Load(Parts(layer).Model());
+  Ort::Session session = Load(LayerParts(layer).Model());
   const std::vector<float> x = RandomRows(6, 40, 3);
   const Exact exact = ExactLinear(layer, x, 6);
   CheckAgainst(exact, Run(session, x, {6, 40}).values);
@@ -128,7 +88,7 @@ TEST_CASE("any leading dimensions, also none and empty ones") {
 
 TEST_CASE("float16 activations") {
   const LinearLayer layer({90, 33, 0}, 1, true);
-  Ort::Session session = Load(Parts(layer).Model(TensorProto::FLOAT16));
+  Ort::Session session = Load(LayerParts(layer).Model(TensorProto::FLOAT16));
   std::vector<float> x = RandomRows(5, 90, 3);
   std::vector<Ort::Float16_t> half(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
@@ -150,7 +110,7 @@ TEST_CASE("float16 activations") {
 
 TEST_CASE("large runs are the same on one thread and on many") {
   const LinearLayer layer({700, 900, 0}, 1);
-  Ort::Session one = Load(Parts(layer).Model(), 1), many = Load(Parts(layer).Model(), 5);
+  Ort::Session one = Load(LayerParts(layer).Model(), 1), many = Load(LayerParts(layer).Model(), 5);
   for (int64_t rows : {1, 7, 100, 700}) {
     const std::vector<float> x = RandomRows(rows, 700, 3);
     REQUIRE(Run(one, x, {rows, 700}).values == Run(many, x, {rows, 700}).values);
@@ -159,7 +119,7 @@ TEST_CASE("large runs are the same on one thread and on many") {
 
 TEST_CASE("one session, many threads at once") {
   const LinearLayer layer({200, 130, 0}, 1);
-  Ort::Session session = Load(Parts(layer).Model(), 2);
+  Ort::Session session = Load(LayerParts(layer).Model(), 2);
   std::array<bool, 6> right{};
   std::vector<std::thread> threads;
   for (size_t t = 0; t < right.size(); ++t) {
@@ -183,7 +143,7 @@ TEST_CASE("one session, many threads at once") {
 
 TEST_CASE("shape inference says the last dimension") {
   const LinearLayer layer({64, 50, 0}, 1);
-  NodeModel model = Parts(layer).Model();
+  NodeModel model = LayerParts(layer).Model();
   auto& shape = *model.model()
                      .mutable_graph()
                      ->mutable_input(0)
@@ -196,6 +156,57 @@ TEST_CASE("shape inference says the last dimension") {
   Ort::Session session = Load(model);
   const auto type = session.GetOutputTypeInfo(0);
   REQUIRE(type.GetTensorTypeAndShapeInfo().GetShape() == std::vector<int64_t>{-1, 7, 50});
+}
+
+TEST_CASE("the whole family is there: every encoding, dense and sparse, every activation") {
+  for (const Encoding encoding :
+       {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1, Encoding::kNested4}) {
+    for (const bool sparse : {false, true}) {
+      for (const Activation activation : kActivations) {
+        for (const int64_t scale_groups : {0, 2}) {
+          const LinearLayer layer({210, 77, scale_groups, encoding, sparse}, 1, true);
+          const LayerParts parts(layer, activation);
+          INFO(parts.op << ", G " << scale_groups);
+          Ort::Session session = Load(parts.Model(), 2);
+          const std::vector<float> x = RandomRows(7, 210, 3);
+          CheckAgainst(ExactLinear(layer, x, 7, {}, activation), Run(session, x, {7, 210}).values);
+        }
+      }
+    }
+  }
+}
+
+class GateVariable {
+ public:
+  explicit GateVariable(const char* value) { setenv("SPARSEFUSE_GATE", value, 1); }
+  ~GateVariable() { unsetenv("SPARSEFUSE_GATE"); }
+};
+
+TEST_CASE("SPARSEFUSE_GATE says when rows may be read in 4 bits") {
+  LinearLayer layer({150, 40, 0, Encoding::kNested4}, 1);
+  layer.gate = {0, 0, 1, 0};  // every row is easy
+  const std::vector<float> x = RandomRows(20, 150, 3);
+  const auto is_easy = [&](int64_t rows) {
+    Ort::Session session = Load(LayerParts(layer).Model());
+    const std::vector<float> some(x.begin(), x.begin() + rows * 150);
+    const std::vector<float> y = Run(session, some, {rows, 150}).values;
+    const bool easy = std::fabs(y[0] - ExactLinear(layer, some, rows).y[0]) > 1e-3;
+    CheckAgainst(ExactLinear(layer, some, rows, std::vector<bool>(20, easy)), y);
+    return easy;
+  };
+  CHECK(is_easy(8));
+  CHECK_FALSE(is_easy(9));
+  {
+    const GateVariable off("off");
+    CHECK_FALSE(is_easy(1));
+  }
+  {
+    const GateVariable always("always");
+    CHECK(is_easy(20));
+  }
+  const GateVariable wrong("sometimes");
+  REQUIRE_THROWS_WITH(Load(LayerParts(layer).Model()),
+                      Catch::Contains("SPARSEFUSE_GATE=sometimes is none of off, decode, always"));
 }
 
 // --- Weights that are no initializers
@@ -218,7 +229,7 @@ void MakeInput(NodeModel& model, const std::string& name, TensorProto::DataType 
 TEST_CASE("weights given at run time are checked and prepared each time") {
   const LinearLayer first({100, 40, 0}, 1), second({100, 40, 0}, 2);
   for (bool keep : {true, false}) {
-    NodeModel model = Parts(first).Model();
+    NodeModel model = LayerParts(first).Model();
     MakeInput(model, "weight", TensorProto::INT8, keep);
     Ort::Session session = Load(model);
     std::vector<float> x = RandomRows(9, 100, 3);
@@ -266,7 +277,7 @@ void RemoveAttribute(NodeModel& model, const std::string& name) {
 
 TEST_CASE("attributes: missing, of another type, out of range") {
   const LinearLayer layer({100, 40, 0}, 1);
-  const Parts parts(layer);
+  const LayerParts parts(layer);
   REQUIRE(LoadError(parts.Model()) == "");
   for (const char* name : {"K", "N", "scale_groups", "layout"}) {
     INFO(name);
@@ -303,13 +314,14 @@ TEST_CASE("attributes: missing, of another type, out of range") {
 
 TEST_CASE("constants: one element less, one more, another rank, another type") {
   const LinearLayer layer({100, 40, 0}, 1);
-  const std::vector<std::vector<int64_t> Parts::*> members = {
-      &Parts::weight_dims, &Parts::scale_dims, &Parts::bias_dims, &Parts::smooth_dims};
+  const std::vector<std::vector<int64_t> LayerParts::*> members = {
+      &LayerParts::weight_dims, &LayerParts::scale_dims, &LayerParts::bias_dims,
+      &LayerParts::smooth_dims};
   const std::vector<std::string> names = {"weight", "scale_code", "bias", "smooth"};
   for (size_t i = 0; i < members.size(); ++i) {
     INFO(names[i]);
     const auto broken = [&](const std::function<void(std::vector<int64_t>&)>& change) {
-      Parts parts(layer);
+      LayerParts parts(layer);
       change(parts.*members[i]);
       return LoadError(parts.Model());
     };
@@ -319,7 +331,7 @@ TEST_CASE("constants: one element less, one more, another rank, another type") {
     REQUIRE(broken([](auto& dims) { dims.push_back(1); }).find(names[i]) != std::string::npos);
     REQUIRE(broken([](auto& dims) { dims[0] = 0; }).find(names[i]) != std::string::npos);
     REQUIRE(broken([](auto& dims) { dims.clear(); }).find(names[i]) != std::string::npos);
-    NodeModel typed = Parts(layer).Model();
+    NodeModel typed = LayerParts(layer).Model();
     for (auto& tensor : *typed.model().mutable_graph()->mutable_initializer()) {
       if (tensor.name() != names[i]) continue;
       const bool bytes = tensor.data_type() != TensorProto::FLOAT;
@@ -329,17 +341,65 @@ TEST_CASE("constants: one element less, one more, another rank, another type") {
   }
 }
 
+// One number of a constant at a time: what says where blocks are, and how long the gate is.
+TEST_CASE("lists of blocks and gates that lie are refused") {
+  LinearLayer layer({100, 70, 0, Encoding::kNested1, true}, 1);
+  layer.gate = {1, 0, 0, 2};
+  layer.gate.resize(4 + 2 * 100);
+  REQUIRE(LoadError(LayerParts(layer).Model()) == "");
+  const auto refused = [&](const std::function<void(LinearLayer&)>& change,
+                           const std::string& why) {
+    LayerParts parts(layer);
+    change(parts.layer);
+    const std::string error = LoadError(parts.Model());
+    INFO(error);
+    return error.find(why) != std::string::npos;
+  };
+  for (const int value : {26, 27, 255, 65535}) {
+    for (const size_t i : {size_t{0}, size_t{3}, layer.quad.size() - 1}) {
+      if (value == 25 && i == layer.quad.size() - 1) continue;
+      CHECK(refused([&](LinearLayer& l) { l.quad[i] = static_cast<uint16_t>(value); }, "blocks: "));
+    }
+  }
+  for (const int32_t value : {-1, 1, 1000000, INT32_MIN, INT32_MAX}) {
+    CHECK(refused([&](LinearLayer& l) { l.group_ptr[0] = value; }, "group_ptr"));
+  }
+  for (const int32_t value : {-1, 1000000, INT32_MIN, INT32_MAX}) {
+    for (const size_t i : {size_t{1}, size_t{2}, size_t{3}}) {
+      CHECK(refused([&](LinearLayer& l) { l.group_ptr[i] = value; }, ""));
+    }
+  }
+  for (const float value : {-1.0f, 0.5f, 3.0f, 1.0f, 1e9f, 3e38f, INFINITY, NAN}) {
+    CHECK(refused([&](LinearLayer& l) { l.gate[3] = value; }, "gate"));
+  }
+  const auto broken = [&](std::vector<int64_t> LayerParts::*member, auto change) {
+    LayerParts parts(layer);
+    change(parts.*member);
+    return !LoadError(parts.Model()).empty();
+  };
+  for (const auto member :
+       {&LayerParts::weight_dims, &LayerParts::scale_dims, &LayerParts::gate_dims,
+        &LayerParts::quad_dims, &LayerParts::group_ptr_dims}) {
+    CHECK(broken(member, [](auto& dims) { dims.back() -= 1; }));
+    CHECK(broken(member, [](auto& dims) { dims.back() += 1; }));
+    CHECK(broken(member, [](auto& dims) { dims.push_back(1); }));
+    CHECK(broken(member, [](auto& dims) { dims.clear(); }));
+    CHECK(broken(member, [](auto& dims) { dims = {0}; }));
+  }
+  CHECK(broken(&LayerParts::weight_dims, [](auto& dims) { dims[1] = 100000; }));
+}
+
 TEST_CASE("inputs: too few, too many, absent") {
   const LinearLayer layer({100, 40, 0}, 1);
-  NodeModel few = Parts(layer).Model();
+  NodeModel few = LayerParts(layer).Model();
   few.node().mutable_input()->RemoveLast();
   REQUIRE(LoadError(few) != "");
-  NodeModel many = Parts(layer).Model();
+  NodeModel many = LayerParts(layer).Model();
   many.node().add_input("bias");
   REQUIRE(LoadError(many) != "");
   for (int i = 1; i < 5; ++i) {
     INFO(i);
-    NodeModel absent = Parts(layer).Model();
+    NodeModel absent = LayerParts(layer).Model();
     absent.node().set_input(i, "");
     std::string error = LoadError(absent);
     if (error.empty()) {  // ONNX Runtime lets it pass: then the run must fail
@@ -351,7 +411,7 @@ TEST_CASE("inputs: too few, too many, absent") {
 
 TEST_CASE("X of another last dimension, rank or size is refused at run time") {
   const LinearLayer layer({100, 40, 0}, 1);
-  Ort::Session session = Load(Parts(layer).Model());
+  Ort::Session session = Load(LayerParts(layer).Model());
   const auto refused = [&](const std::vector<int64_t>& dims, const std::string& why) {
     int64_t count = 1;
     for (int64_t dim : dims) count *= dim;
@@ -375,16 +435,16 @@ TEST_CASE("hostile numbers in the constants stay numbers") {
   layer.scale_base = std::numeric_limits<float>::max();
   layer.bias[0] = NAN;
   layer.bias[1] = INFINITY;
-  layer.smooth = Ones(100);
+  layer.smooth.assign(100, 1);
   layer.smooth[99] = NAN;
   for (std::byte& b : layer.packed) b = std::byte{128};
-  Ort::Session session = Load(Parts(layer).Model());
+  Ort::Session session = Load(LayerParts(layer).Model());
   for (float v : Run(session, RandomRows(9, 100, 1), {9, 100}).values) REQUIRE(std::isnan(v));
 }
 
 TEST_CASE("names from the model cannot break an error message") {
   const LinearLayer layer({100, 40, 0}, 1);
-  NodeModel model = Parts(layer).Model();
+  NodeModel model = LayerParts(layer).Model();
   model.node().set_name(std::string(3000, 'x') + "%s%n\x1b[31m\n");
   RemoveAttribute(model, "K");
   REQUIRE(LoadError(model).find("\"K\"") == std::string::npos);
@@ -403,7 +463,7 @@ TEST_CASE("the library loads alone, exports one symbol, and can be loaded again 
   }
   const LinearLayer layer({64, 32, 0}, 1);
   for (int i = 0; i < 20; ++i) {
-    Ort::Session session = Load(Parts(layer).Model());
+    Ort::Session session = Load(LayerParts(layer).Model());
     Run(session, RandomRows(1, 64, 1), {1, 64});
   }
 }
