@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/linear/gate.h"
+#include "kernels/linear/driver.h"
+#include "kernels/linear/gate.h"  // kGateHeader
 
 namespace sparsefuse {
 namespace {
@@ -20,40 +21,16 @@ constexpr int64_t kCodesPerTask = int64_t{1} << 16;
 // cache.
 constexpr int64_t kBlockBytes = int64_t{128} << 10;
 
-constexpr int64_t CeilDivide(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
-
-constexpr size_t Align(size_t bytes) noexcept {
-  return (bytes + kLinearAlignment - 1) / kLinearAlignment * kLinearAlignment;
-}
-
-// Quads of a row's codes. A sparse layer names the quad behind the last one, which is of zeros.
-int64_t CodeQuads(const LinearShape& shape) noexcept {
-  return (GroupsPerPanel(shape.inputs) + (shape.sparse ? 1 : 0)) * kGroupQuads;
-}
 // Scale rows of every panel of a dense layer.
 int64_t DenseScaleRows(const LinearShape& shape) noexcept {
   return shape.sparse ? 0 : shape.ScaleRows(GroupsPerPanel(shape.inputs));
 }
 
-// Places in one block of memory, aligned, in the order in which they are asked for.
-class Places {
- public:
-  template <typename T>
-  size_t Add(int64_t count) noexcept {
-    const size_t place = bytes_;
-    bytes_ += Align(static_cast<size_t>(count) * sizeof(T));
-    return place;
-  }
-  size_t bytes() const noexcept { return bytes_; }
-
- private:
-  size_t bytes_ = 0;
-};
-
 // What prepared memory begins with: a run has nothing else to tell how long its arrays are.
 struct Header {
   const KMajorIsa* isa;
-  int64_t groups, scale_rows, smooth_floats, gate_floats;
+  int64_t groups, scale_rows, gate_floats;
+  bool smoothed;
 };
 
 Header MakeHeader(const LinearWeights& weights) noexcept {
@@ -61,10 +38,9 @@ Header MakeHeader(const LinearWeights& weights) noexcept {
   return {.isa = nullptr,
           .groups = weights.GroupCount(),
           .scale_rows = ScaleRowCount(weights),
-          .smooth_floats = weights.smooth ? CodeQuads(shape) * 4 : 0,
-          .gate_floats = weights.gate
-                             ? kGateHeader + static_cast<int64_t>(weights.gate[3]) * shape.inputs
-                             : 0};
+          .gate_floats =
+              weights.gate ? kGateHeader + static_cast<int64_t>(weights.gate[3]) * shape.inputs : 0,
+          .smoothed = weights.smooth != nullptr};
 }
 
 // Whether KMajorIsas::bounded takes these weights, in all their readings.
@@ -82,24 +58,27 @@ bool AreBounded(const LinearWeights& weights) noexcept {
   return bounded;
 }
 
+Places AfterHeader() noexcept {
+  Places places;
+  places.Add<Header>(1);
+  return places;
+}
+
 // Offsets of the arrays in prepared memory.
 struct Prepared {
-  Prepared(const LinearShape& shape, const Header& header) noexcept {
+  Prepared(const LinearShape& shape, const Header& header) noexcept
+      : constants(places, shape, header.smoothed, header.scale_rows) {
     const bool nested = IsNested(shape.encoding);
-    Places places;
-    places.Add<Header>(1);
-    panel = places.Add<KMajorPanel>(shape.panels());
     quad = places.Add<uint16_t>(shape.sparse ? header.groups * kGroupQuads : 0);
-    smooth = places.Add<float>(header.smooth_floats);
-    scale = places.Add<float>(header.scale_rows * kPanelOutputs);
-    bias = places.Add<float>(shape.panels() * kPanelOutputs);
     column_start = places.Add<int32_t>(header.scale_rows * kPanelOutputs);
     high_column_start = places.Add<int32_t>(nested ? header.scale_rows * kPanelOutputs : 0);
     gate = places.Add<float>(header.gate_floats);
     weight = places.Add<std::byte>(header.groups * GroupBytes(shape.encoding));
     bytes = places.bytes();
   }
-  size_t panel, quad, smooth, scale, bias, column_start, high_column_start, gate, weight, bytes;
+  Places places = AfterHeader();
+  ConstantPlaces constants;
+  size_t quad, column_start, high_column_start, gate, weight, bytes;
 };
 
 // Offsets of the arrays in the workspace.
@@ -126,19 +105,6 @@ struct Plan {
   int64_t row_step, panel_tasks;
 
   int64_t row_tasks() const noexcept { return CeilDivide(job.rows, row_step); }
-  int64_t groups() const noexcept {
-    return job.panel[panels - 1].group + job.panel[panels - 1].groups;
-  }
-
-  // The first panel of a share: shares have about equally many groups.
-  int64_t FirstPanel(int64_t share) const noexcept {
-    if (share == panel_tasks) return panels;
-    const int64_t group = groups() * share / panel_tasks;
-    const KMajorPanel* found = std::lower_bound(
-        job.panel, job.panel + panels, group,
-        [](const KMajorPanel& panel, int64_t g) noexcept { return panel.group < g; });
-    return found - job.panel;
-  }
 };
 
 void QuantizeTask(const Plan& plan, int64_t task) noexcept {
@@ -150,7 +116,8 @@ void MultiplyTask(const Plan& plan, int64_t task) noexcept {
   const int64_t row = task / plan.panel_tasks * plan.row_step;
   const int64_t share = task % plan.panel_tasks;
   plan.isa.multiply(plan.job, row, std::min(row + plan.row_step, plan.job.rows),
-                    plan.FirstPanel(share), plan.FirstPanel(share + 1));
+                    FirstPanel(plan.job, share, plan.panel_tasks),
+                    FirstPanel(plan.job, share + 1, plan.panel_tasks));
 }
 
 // Rows that nobody else quantises: block by block, so that codes are read while they are in cache.
@@ -166,27 +133,11 @@ void WholeRowsTask(const Plan& plan, int64_t task) noexcept {
   }
 }
 
-void ForEachTask(const ParallelFor& parallel, const Plan& plan, int64_t tasks,
-                 void (*body)(const Plan&, int64_t) noexcept) noexcept {
-  if (tasks == 1) return body(plan, 0);
-  struct Call {
-    const Plan& plan;
-    void (*body)(const Plan&, int64_t) noexcept;
-  } call{plan, body};
-  parallel.run(
-      parallel.pool, static_cast<size_t>(tasks),
-      [](void* context, size_t i) {
-        const Call& c = *static_cast<const Call*>(context);
-        c.body(c.plan, static_cast<int64_t>(i));
-      },
-      &call);
-}
-
 void Execute(Plan plan, const ParallelFor& parallel) noexcept {
   const KMajorJob& job = plan.job;
   const int64_t tile = plan.isa.tile_rows;
   const auto whole_tiles = [tile](int64_t rows) { return CeilDivide(rows, tile) * tile; };
-  const int64_t products = job.rows * std::max<int64_t>(plan.groups(), 1) * kGroupWeights;
+  const int64_t products = job.rows * std::max<int64_t>(CountGroups(job), 1) * kGroupWeights;
   const int64_t wanted = std::clamp<int64_t>(products / kProductsPerTask, 1,
                                              kTasksPerThread * std::max(parallel.threads, 1));
   // Tiles of easy rows and of the others do not share a grid.
@@ -208,21 +159,6 @@ void Execute(Plan plan, const ParallelFor& parallel) noexcept {
   }
   plan.panel_tasks = std::min(plan.panels, CeilDivide(wanted, row_parts));
   ForEachTask(parallel, plan, plan.row_tasks() * plan.panel_tasks, MultiplyTask);
-}
-
-template <typename T>
-const T* At(const std::byte* base, size_t offset) noexcept {
-  return reinterpret_cast<const T*>(base + offset);
-}
-template <typename T>
-T* At(std::byte* base, size_t offset) noexcept {
-  return reinterpret_cast<T*>(base + offset);
-}
-
-// Copies `count` floats and fills up to `padded` with zeros.
-void CopyPadded(const float* from, int64_t count, float* to, int64_t padded) noexcept {
-  std::copy(from, from + count, to);
-  std::fill(to + count, to + padded, 0.0f);
 }
 
 // start[r] −= factor · Σ of the weights of output r in one group; nested ones read in 4 bits if
@@ -253,7 +189,7 @@ void SubtractColumnSums(Encoding encoding, const std::byte* group, const std::by
 }
 
 // Column starts of all scale rows of one panel.
-void FillColumnStarts(const LinearWeights& weights, const KMajorPanel& panel, int64_t factor,
+void FillColumnStarts(const LinearWeights& weights, const LinearPanel& panel, int64_t factor,
                       bool high_only, int32_t* start) noexcept {
   const LinearShape& shape = weights.shape;
   const int64_t plane = PlaneBytes(shape.encoding);
@@ -268,29 +204,7 @@ void FillColumnStarts(const LinearWeights& weights, const KMajorPanel& panel, in
   }
 }
 
-// Decides which rows are easy and brings them first; `order` as in KMajorJob. Returns their number.
-int64_t SortByGate(const float* gate, const KMajorJob& job, int64_t* order) noexcept {
-  const size_t element = job.half ? sizeof(uint16_t) : sizeof(float);
-  const auto* x = static_cast<const std::byte*>(job.x);
-  int64_t easy = 0, hard = job.rows;
-  for (int64_t r = 0; r < job.rows; ++r) {
-    const std::byte* row = x + static_cast<size_t>(r * job.inputs) * element;
-    const bool is_easy = IsEasyRow(gate, row, job.half, job.smooth, job.inputs);
-    order[is_easy ? easy++ : --hard] = r;
-  }
-  return easy;
-}
-
 }  // namespace
-
-int64_t ScaleRowCount(const LinearWeights& weights) noexcept {
-  const LinearShape& shape = weights.shape;
-  int64_t rows = 0;
-  for (int64_t p = 0; p < shape.panels(); ++p) {
-    rows += shape.ScaleRows(weights.FirstGroup(p + 1) - weights.FirstGroup(p));
-  }
-  return rows;
-}
 
 size_t KMajorPreparedBytes(const LinearWeights& weights) noexcept {
   return Prepared(weights.shape, MakeHeader(weights)).bytes;
@@ -304,31 +218,17 @@ void KMajorPrepare(const KMajorIsas& isas, const LinearWeights& weights,
   header.isa = &isa;
   const Prepared offsets(shape, header);
   *At<Header>(prepared, 0) = header;
-  if (weights.smooth) {
-    CopyPadded(weights.smooth, shape.inputs, At<float>(prepared, offsets.smooth),
-               header.smooth_floats);
-  }
-  CopyPadded(weights.bias, shape.outputs, At<float>(prepared, offsets.bias),
-             shape.panels() * kPanelOutputs);
+  PrepareConstants(weights, offsets.constants, prepared);
   std::copy_n(weights.gate, header.gate_floats, At<float>(prepared, offsets.gate));
   if (shape.sparse) {
     std::copy_n(weights.blocks.quad, header.groups * kGroupQuads,
                 At<uint16_t>(prepared, offsets.quad));
   }
-  auto* scale = At<float>(prepared, offsets.scale);
-  for (int64_t i = 0; i < header.scale_rows * kPanelOutputs; ++i) {
-    scale[i] = DecodeScale(weights.scale_base, weights.scale_code[i]);
-  }
   const int64_t group_bytes = PlaneBytes(shape.encoding);
   const int64_t plane_bytes = header.groups * group_bytes;
-  int64_t scale_row = 0;
   for (int64_t p = 0; p < shape.panels(); ++p) {
-    KMajorPanel& panel = At<KMajorPanel>(prepared, offsets.panel)[p];
-    panel.group = weights.FirstGroup(p);
-    panel.groups = weights.FirstGroup(p + 1) - panel.group;
-    panel.scale_row = scale_row;
-    panel.scale_rows = shape.ScaleRows(panel.groups);
-    const int64_t start = scale_row * kPanelOutputs;
+    const LinearPanel& panel = At<LinearPanel>(prepared, offsets.constants.panel)[p];
+    const int64_t start = panel.scale_row * kPanelOutputs;
     FillColumnStarts(weights, panel, isa.column_factor, false,
                      At<int32_t>(prepared, offsets.column_start) + start);
     for (int plane = 0; plane < (IsNested(shape.encoding) ? 2 : 1); ++plane) {
@@ -340,7 +240,6 @@ void KMajorPrepare(const KMajorIsas& isas, const LinearWeights& weights,
       FillColumnStarts(weights, panel, isa.column_factor, true,
                        At<int32_t>(prepared, offsets.high_column_start) + start);
     }
-    scale_row += panel.scale_rows;
   }
 }
 
@@ -357,33 +256,18 @@ void KMajorRun(const LinearShape& shape, const std::byte* prepared, const Linear
   const KMajorIsa& isa = *header.isa;
   const Prepared constants(shape, header);
   const Workspace workspace(isa, shape, run.rows);
-  KMajorJob job = {
-      .encoding = shape.encoding,
-      .inputs = shape.inputs,
-      .outputs = shape.outputs,
-      .quads = CodeQuads(shape),
-      .quads_per_scale = (shape.scale_groups == 0 ? kMaxInputs : shape.scale_groups) * kGroupQuads,
-      .row_scale_rows = DenseScaleRows(shape),
-      .panel = At<KMajorPanel>(prepared, constants.panel),
-      .quad = shape.sparse ? At<uint16_t>(prepared, constants.quad) : nullptr,
-      .smooth = header.smooth_floats > 0 ? At<float>(prepared, constants.smooth) : nullptr,
-      .scale = At<float>(prepared, constants.scale),
-      .bias = At<float>(prepared, constants.bias),
-      .weight = prepared + constants.weight,
-      .plane_bytes = header.groups * PlaneBytes(shape.encoding),
-      .column_start = At<int32_t>(prepared, constants.column_start),
-      .high_column_start = At<int32_t>(prepared, constants.high_column_start),
-      .rows = run.rows,
-      .easy = 0,
-      .order = nullptr,
-      .x = run.x,
-      .y = run.y,
-      .half = run.half,
-      .activation = run.activation,
-      .codes = run.workspace + workspace.codes,
-      .row_scale = At<float>(run.workspace, workspace.row_scale),
-      .row_surplus = At<int32_t>(run.workspace, workspace.row_surplus),
-  };
+  KMajorJob job;
+  static_cast<LinearJob&>(job) =
+      MakeJob(shape, header.smoothed, constants.constants, prepared, run);
+  if (shape.sparse) job.quad = At<uint16_t>(prepared, constants.quad);
+  job.weight = prepared + constants.weight;
+  job.plane_bytes = header.groups * PlaneBytes(shape.encoding);
+  job.row_scale_rows = DenseScaleRows(shape);
+  job.column_start = At<int32_t>(prepared, constants.column_start);
+  job.high_column_start = At<int32_t>(prepared, constants.high_column_start);
+  job.codes = run.workspace + workspace.codes;
+  job.row_scale = At<float>(run.workspace, workspace.row_scale);
+  job.row_surplus = At<int32_t>(run.workspace, workspace.row_surplus);
   if (header.gate_floats > 0 && IsGated(run)) {
     auto* order = At<int64_t>(run.workspace, workspace.order);
     job.easy = SortByGate(At<float>(prepared, constants.gate), job, order);

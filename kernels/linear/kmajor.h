@@ -13,46 +13,20 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/linear/linear.h"
+#include "kernels/linear/job.h"
 
 namespace sparsefuse {
 
-struct KMajorPanel {
-  int64_t group, scale_row;    // the first ones
-  int64_t groups, scale_rows;  // how many
-};
-
-// A layer as prepared and one run of it. Rows are counted in the order in which they are worked
-// on, which is `order` where there is one: rows read in 4 bits first.
-struct KMajorJob {
-  Encoding encoding;
-  int64_t inputs, outputs;
-  int64_t quads;            // of a row's codes: inputs padded, and for sparse layers 64 zeros more
-  int64_t quads_per_scale;  // stored, that share a row of scales
-  int64_t row_scale_rows;   // dense: scale rows of every panel; sparse: 0
-  const KMajorPanel* panel;
-  const uint16_t* quad;     // [16·groups], or null: dense
-  const float* smooth;      // [4·quads], or null for ones
-  const float* scale;       // [S, 32], of the integer sums
-  const float* bias;        // [panels, 32]
-  const std::byte* weight;  // panels in order, each in the instruction set's order; per plane
-  int64_t plane_bytes;      // to the plane of low parts
+// One run, with what only these kernels have.
+struct KMajorJob : LinearJob {
+  int64_t row_scale_rows;  // dense: scale rows of every panel; sparse: 0
   // Where the integer sums start: [S, 32], minus what the arithmetic of the instruction set adds
   // for the column whatever the activations are. For nested encodings also in the 4-bit reading.
   const int32_t* column_start;
   const int32_t* high_column_start;
-
-  int64_t rows;
-  int64_t easy;          // the first rows, read in 4 bits
-  const int64_t* order;  // [rows]: index in x and y; or null: as they come
-  const void* x;
-  void* y;
-  bool half;
-  Activation activation;
   // Tiles of Isa::tile_rows rows (the last easy one and the last may be smaller), each
   // [quads][Isa::quad_bytes of each row; sparse: Isa::surplus_bytes].
   std::byte* codes;
-  float* row_scale;      // [rows]: s
   int32_t* row_surplus;  // dense: [rows, scale rows]: what the arithmetic adds for the row
 };
 

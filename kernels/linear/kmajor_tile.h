@@ -29,24 +29,19 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/linear/activation_tile.h"
 #include "kernels/linear/kmajor.h"
-
-#if defined(__clang__)
-#define SPARSEFUSE_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SPARSEFUSE_UNROLL _Pragma("GCC unroll 32")
-#endif
+#include "kernels/linear/rows_tile.h"
+#include "kernels/linear/unroll.h"
+#include "kernels/linear/weights_tile.h"
 
 namespace sparsefuse {
-
-// How stored weights are read.
-enum class Reading : uint8_t { kInt8, kInt4, kNested1, kNested1High, kNested4, kNested4High };
 
 template <class Ops>
 struct KMajorTile {
   using Float = typename Ops::Float;
   using Int = typename Ops::Int;
+  using Rows = RowsTile<Ops>;
+  using Row = typename Rows::Row;
 
   static constexpr int64_t kLanes = Ops::kLanes;
   static constexpr int64_t kStripOutputs = 2 * kLanes;
@@ -54,72 +49,18 @@ struct KMajorTile {
 
   // --- Activations ------------------------------------------------------------------------------
 
-  // A chunk is one vector of each half: kStripOutputs consecutive inputs of a row.
-  static constexpr int64_t kChunk = 2 * kLanes;
-  static_assert(kGroupInputs % kChunk == 0);
-
-  struct Row {
-    const void* x;
-    const float* smooth;
-    int64_t inputs;
-  };
-
-  static Float LoadElements(const float* x) { return Ops::Load(x); }
-  static Float LoadElements(const uint16_t* x) { return Ops::LoadHalf(x); }
-
-  // Inputs k … k + kChunk − 1 of x ⊙ smooth; zeros beyond the row's end.
-  template <bool kSmooth, typename Element>
-  static void LoadChunk(const Row& row, int64_t k, Float (&v)[2]) {
-    Element tail[kChunk];
-    const auto* all = static_cast<const Element*>(row.x);
-    const Element* x = tail;
-    if (k + kChunk <= row.inputs) {
-      x = all + k;
-    } else {
-      for (int64_t i = 0; i < kChunk; ++i) tail[i] = k + i < row.inputs ? all[k + i] : Element{0};
-    }
-    v[0] = LoadElements(x);
-    v[1] = LoadElements(x + kLanes);
-    if (kSmooth) {
-      v[0] = Ops::Multiply(v[0], Ops::Load(row.smooth + k));
-      v[1] = Ops::Multiply(v[1], Ops::Load(row.smooth + k + kLanes));
-    }
-  }
-
-  // s of linear.h. Magnitudes of floats order like their bits taken as integers, Inf and NaN above
-  // all, so one integer maximum finds the largest and whether all are finite.
-  template <bool kSmooth, typename Element>
-  static float RowScale(const Row& row) {
-    Int largest[2] = {Ops::Zero(), Ops::Zero()};
-    for (int64_t k = 0; k < row.inputs; k += kChunk) {
-      Float v[2];
-      LoadChunk<kSmooth, Element>(row, k, v);
-      largest[0] = Ops::MaxBits(largest[0], Ops::MagnitudeBits(v[0]));
-      largest[1] = Ops::MaxBits(largest[1], Ops::MagnitudeBits(v[1]));
-    }
-    uint32_t bits = Ops::ReduceMaxBits(Ops::MaxBits(largest[0], largest[1]));
-    if (bits >= 0x7f800000u) bits = 0x7fc00000u;
-    float a;
-    memcpy(&a, &bits, sizeof a);
-    const float s = a / 127.0f;
-    return s < 0x1p-126f ? 0x1p-126f : s;  // NaN stays
-  }
-
-  // Codes of one row into its place in the tile. |x/s| ≤ 127·(1 + 2⁻²²), so rounding clamps. Where
-  // s is NaN any code will do: NaN times it is NaN.
+  // Codes of one row into its place in the tile.
   template <bool kSmooth, typename Element>
   static void EncodeRow(const KMajorJob& job, const Row& row, float s, std::byte* out,
                         int64_t stride, int32_t* surplus) {
     const Float divisor = Ops::Broadcast(s);
-    const int64_t step = job.quad ? job.quads : job.quads_per_scale;
+    const int64_t step = job.quad ? job.quads : job.groups_per_scale * kGroupQuads;
     for (int64_t first = 0; first < job.quads; first += step) {
       const int64_t end = 4 * (first + step < job.quads ? first + step : job.quads);
       Int sum = Ops::Zero();
-      for (int64_t k = 4 * first; k < end; k += kChunk) {
-        Float v[2];
-        LoadChunk<kSmooth, Element>(row, k, v);
+      for (int64_t k = 4 * first; k < end; k += Rows::kChunk) {
         Int codes[2];
-        for (int i = 0; i < 2; ++i) codes[i] = Ops::Round(Ops::Divide(v[i], divisor));
+        Rows::template Encode<kSmooth, Element>(row, k, divisor, codes);
         sum = Ops::StoreCodes(codes, out + k / 4 * stride, stride, sum);
       }
       if constexpr (Ops::kRowSurplus) {
@@ -146,19 +87,12 @@ struct KMajorTile {
 
   template <bool kSmooth, typename Element>
   static void QuantizeTile(const KMajorJob& job, int64_t first, int64_t rows) {
-    const auto row = [&job](int64_t r) {
-      const int64_t i = job.order ? job.order[r] : r;
-      return Row{static_cast<const Element*>(job.x) + i * job.inputs, job.smooth, job.inputs};
-    };
-    // All scales first: one row alone would wait for its own maximum.
-    for (int64_t r = first; r < first + rows; ++r) {
-      job.row_scale[r] = RowScale<kSmooth, Element>(row(r));
-    }
+    Rows::template ScaleRows<kSmooth, Element>(job, first, first + rows);
     std::byte* codes = TileCodes(job, first);
     const int64_t stride = QuadStride(job.quad, rows);
     for (int64_t r = 0; r < rows; ++r) {
-      EncodeRow<kSmooth, Element>(job, row(first + r), job.row_scale[first + r],
-                                  codes + r * Ops::kQuadBytes, stride,
+      EncodeRow<kSmooth, Element>(job, Rows::template At<Element>(job, first + r),
+                                  job.row_scale[first + r], codes + r * Ops::kQuadBytes, stride,
                                   job.row_surplus + (first + r) * job.row_scale_rows);
     }
     if constexpr (Ops::kRowSurplus) {
@@ -183,71 +117,21 @@ struct KMajorTile {
              : QuantizeElements<float>(job, first, last);
   }
 
-  // --- Weights ----------------------------------------------------------------------------------
-
-  static constexpr bool Is4Bit(Reading reading) { return reading != Reading::kInt8; }
-  // Of one strip, quad and plane.
-  static constexpr int64_t StripBytes(Reading reading) {
-    return Is4Bit(reading) ? 2 * kStripOutputs : 4 * kStripOutputs;
-  }
-
-  // Low nibbles belong to the first kLanes outputs of the strip, high nibbles to the others.
-  static Int LowNibbles(Int v) { return Ops::And(v, Ops::BroadcastByte(0x0f)); }
-  static Int HighNibbles(Int v) { return LowNibbles(Ops::ShiftRight4(v)); }
-  static Int LowTimes16(Int v) { return Ops::And(Ops::ShiftLeft4(v), Ops::BroadcastByte(0xf0)); }
-  static Int HighTimes16(Int v) { return Ops::And(v, Ops::BroadcastByte(0xf0)); }
-
-  // Signed nibble → 4 × it, → itself.
-  static Int Times4(Int nibbles) {
-    alignas(16) static constexpr int8_t kTable[16] = {0,   4,   8,   12,  16,  20,  24, 28,
-                                                      -32, -28, -24, -20, -16, -12, -8, -4};
-    return Ops::Lookup(kTable, nibbles);
-  }
-  static Int Signed(Int nibbles) {
-    alignas(16) static constexpr int8_t kTable[16] = {0,  1,  2,  3,  4,  5,  6,  7,
-                                                      -8, -7, -6, -5, -4, -3, -2, -1};
-    return Ops::Lookup(kTable, nibbles);
-  }
-
-  // The weights of one strip and quad as signed bytes, 4 for each output.
-  template <Reading reading>
-  static void LoadWeights(const std::byte* high, const std::byte* low, Int (&w)[2]) {
-    const Int h = Ops::LoadBytes(high);
-    if constexpr (reading == Reading::kInt8) {
-      w[0] = h;
-      w[1] = Ops::LoadBytes(high + 4 * kLanes);
-    } else if constexpr (reading == Reading::kInt4) {
-      w[0] = Signed(LowNibbles(h));
-      w[1] = Signed(HighNibbles(h));
-    } else if constexpr (reading == Reading::kNested1) {
-      const Int l = Ops::LoadBytes(low);
-      w[0] = Ops::Or(LowTimes16(h), LowNibbles(l));
-      w[1] = Ops::Or(HighTimes16(h), HighNibbles(l));
-    } else if constexpr (reading == Reading::kNested1High) {
-      w[0] = Ops::Or(LowTimes16(h), Ops::BroadcastByte(8));
-      w[1] = Ops::Or(HighTimes16(h), Ops::BroadcastByte(8));
-    } else if constexpr (reading == Reading::kNested4) {
-      const Int l = Ops::LoadBytes(low);
-      w[0] = Ops::AddBytes(Times4(LowNibbles(h)), Signed(LowNibbles(l)));
-      w[1] = Ops::AddBytes(Times4(HighNibbles(h)), Signed(HighNibbles(l)));
-    } else {
-      w[0] = Times4(LowNibbles(h));
-      w[1] = Times4(HighNibbles(h));
-    }
-  }
-
   // --- Products ---------------------------------------------------------------------------------
+
+  // Weights of one strip, quad and plane.
+  static constexpr int64_t StripBytes(Reading reading) {
+    return reading == Reading::kInt8 ? 4 * kStripOutputs : 2 * kStripOutputs;
+  }
 
   // One strip of a panel.
   struct Strip {
-    const KMajorPanel& panel;
+    const LinearPanel& panel;
     const uint16_t* quad;         // the panel's; null: dense
     const std::byte *high, *low;  // weights
     const float* scale;           // of the first scale row, the next kPanelOutputs further
     const int32_t* column_start;  // likewise
-    const float* bias;
-    int64_t output;   // the first
-    int64_t outputs;  // that exist, ≤ kStripOutputs
+    typename Rows::Columns columns;
   };
 
   // Integer sums of R rows × one strip over the stored quads [first, last) of the panel.
@@ -267,7 +151,7 @@ struct KMajorTile {
       }
     }
     const auto load = [&](int64_t q, Int(&w)[2]) {
-      LoadWeights<reading>(strip.high + q * kBytes, strip.low + q * kBytes, w);
+      WeightsTile<Ops>::template Load<reading>(strip.high + q * kBytes, strip.low + q * kBytes, w);
       return codes + (kSparse ? strip.quad[q] : q) * kStride;
     };
     constexpr int kPairQuads = Ops::PairQuads(reading);
@@ -327,40 +211,6 @@ struct KMajorTile {
     }
   }
 
-  static void StoreElements(float* y, Float v) { Ops::Store(y, v); }
-  static void StoreElements(uint16_t* y, Float v) { Ops::StoreHalf(y, v); }
-
-  template <typename Element>
-  static void StoreOutputs(const KMajorJob& job, const Strip& strip, int64_t row,
-                           const Float (&v)[2]) {
-    Element* y = static_cast<Element*>(job.y) + row * job.outputs + strip.output;
-    if (strip.outputs == kStripOutputs) {
-      StoreElements(y, v[0]);
-      StoreElements(y + kLanes, v[1]);
-    } else {
-      Element part[kStripOutputs];
-      StoreElements(part, v[0]);
-      StoreElements(part + kLanes, v[1]);
-      memcpy(y, part, static_cast<size_t>(strip.outputs) * sizeof(Element));
-    }
-  }
-
-  // Not inlined into every tile.
-  [[gnu::noinline]] static void Activate(Activation activation, Float (&v)[2]) {
-    for (Float& part : v) part = ActivationTile<Ops>::Apply(activation, part);
-  }
-
-  static void StoreRow(const KMajorJob& job, const Strip& strip, int64_t row,
-                       const Float (&total)[2]) {
-    const Float s = Ops::Broadcast(job.row_scale[row]);
-    Float v[2] = {Ops::MultiplyAdd(total[0], s, Ops::Load(strip.bias)),
-                  Ops::MultiplyAdd(total[1], s, Ops::Load(strip.bias + kLanes))};
-    if (job.activation != Activation::kNone) Activate(job.activation, v);
-    const int64_t place = job.order ? job.order[row] : row;
-    job.half ? StoreOutputs<uint16_t>(job, strip, place, v)
-             : StoreOutputs<float>(job, strip, place, v);
-  }
-
   template <Reading reading, bool kSparse, int R>
   static void Tile(const KMajorJob& job, const Strip& strip, int64_t row) {
     const std::byte* codes = TileCodes(job, row);
@@ -384,15 +234,15 @@ struct KMajorTile {
       for (int r = 0; r < R; ++r) {
         Float product[2];
         Scale(sum[r], surplus[r], strip.scale, product);
-        StoreRow(job, strip, row + r, product);
+        Rows::StoreRow(job, strip.columns, row + r, product);
       }
       return;
     }
     Float total[R][2];
     for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Ops::Broadcast(0.0f);
     for (int64_t g = 0; g < strip.panel.scale_rows; ++g) {
-      const int64_t first = g * job.quads_per_scale;
-      const int64_t end = first + job.quads_per_scale;
+      const int64_t first = g * job.groups_per_scale * kGroupQuads;
+      const int64_t end = first + job.groups_per_scale * kGroupQuads;
       const int64_t last = end < quads ? end : quads;
       read_surplus(g, first, last);
       Sum<reading, kSparse, R>(codes, strip, first, last, strip.column_start + g * kPanelOutputs,
@@ -403,7 +253,7 @@ struct KMajorTile {
         for (int v = 0; v < 2; ++v) total[r][v] = Ops::AddFloat(total[r][v], product[v]);
       }
     }
-    for (int r = 0; r < R; ++r) StoreRow(job, strip, row + r, total[r]);
+    for (int r = 0; r < R; ++r) Rows::StoreRow(job, strip.columns, row + r, total[r]);
   }
 
   // The last tile, of `rows` < kTileRows rows.
@@ -417,7 +267,7 @@ struct KMajorTile {
 
   static Strip MakeStrip(const KMajorJob& job, Reading reading, int64_t index) {
     const int64_t panel = index / kStrips, lane = index % kStrips * kStripOutputs;
-    const KMajorPanel& p = job.panel[panel];
+    const LinearPanel& p = job.panel[panel];
     const int64_t scale = p.scale_row * kPanelOutputs + lane;
     const int64_t output = panel * kPanelOutputs + lane;
     const std::byte* high = job.weight + (p.group * kStrips + index % kStrips * p.groups) *
@@ -429,9 +279,10 @@ struct KMajorTile {
             .low = high + job.plane_bytes,
             .scale = job.scale + scale,
             .column_start = (high_only ? job.high_column_start : job.column_start) + scale,
-            .bias = job.bias + output,
-            .output = output,
-            .outputs = job.outputs - output < kStripOutputs ? job.outputs - output : kStripOutputs};
+            .columns = {.bias = job.bias + output,
+                        .first = output,
+                        .count = job.outputs - output < kStripOutputs ? job.outputs - output
+                                                                      : kStripOutputs}};
   }
 
   template <Reading reading, bool kSparse>
@@ -460,23 +311,13 @@ struct KMajorTile {
 
   static void Multiply(const KMajorJob& job, int64_t first, int64_t last, int64_t first_panel,
                        int64_t last_panel) noexcept {
-    const auto multiply = [&]<Encoding encoding, Reading reading, Reading high>() {
-      if constexpr (Ops::Takes(encoding)) {
-        job.quad ? MultiplyAs<reading, high, true>(job, first, last, first_panel, last_panel)
-                 : MultiplyAs<reading, high, false>(job, first, last, first_panel, last_panel);
-      }
-    };
-    using enum Encoding;
-    switch (job.encoding) {
-      case kInt8:
-        return multiply.template operator()<kInt8, Reading::kInt8, Reading::kInt8>();
-      case kInt4:
-        return multiply.template operator()<kInt4, Reading::kInt4, Reading::kInt4>();
-      case kNested1:
-        return multiply.template operator()<kNested1, Reading::kNested1, Reading::kNested1High>();
-      case kNested4:
-        return multiply.template operator()<kNested4, Reading::kNested4, Reading::kNested4High>();
-    }
+    WeightsTile<Ops>::ForEncoding(
+        job.encoding, [&]<Encoding encoding, Reading reading, Reading high>() {
+          if constexpr (Ops::Takes(encoding)) {
+            job.quad ? MultiplyAs<reading, high, true>(job, first, last, first_panel, last_panel)
+                     : MultiplyAs<reading, high, false>(job, first, last, first_panel, last_panel);
+          }
+        });
   }
 
   // --- Preparation, plain code ------------------------------------------------------------------
