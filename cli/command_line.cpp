@@ -16,6 +16,13 @@ constexpr std::string_view kSummary =
     "Takes a trained ONNX model and returns one that is smaller and faster and still right.\n"
     "Exit codes and errors: docs/errors.md. Configuration: docs/config.md.";
 
+constexpr std::string_view kEnvironmentHelp =
+    "Environment, wherever the library is loaded:\n"
+    "  SPARSEFUSE_ISA=NAME   this kernel instead of the best that the CPU can run\n"
+    "  SPARSEFUSE_GATE=off|decode|always\n"
+    "                        when nested weights may be read in 4 bits: never, for at most 8 rows\n"
+    "                        at a time (the default), for any number";
+
 [[noreturn]] void UsageError(std::string what, std::string hint = {}) {
   throw UserError(ErrorCode::kUsage, std::move(what), std::move(hint));
 }
@@ -54,17 +61,20 @@ class CommandLine {
   void AddBenchmark();
   void AddInspect();
   void AddPasses();
+  void AddKernels();
   std::vector<std::string> Verbs() const;
   [[noreturn]] void UnknownArgument(const CLI::App& verb) const;
   Command Chosen();
 
   CLI::App app_{std::string(kSummary), "sparsefuse"};
-  CLI::App *compress_verb_, *eval_verb_, *benchmark_verb_, *inspect_verb_, *passes_verb_;
+  CLI::App *compress_verb_, *eval_verb_, *benchmark_verb_, *inspect_verb_, *passes_verb_,
+      *kernels_verb_;
   CompressOptions compress_;
   EvalOptions eval_;
   BenchmarkOptions benchmark_;
   InspectOptions inspect_;
   PassesOptions passes_;
+  KernelsOptions kernels_;
   CommonOptions version_;
 };
 
@@ -95,6 +105,7 @@ CommandLine::CommandLine() {
   AddBenchmark();
   AddInspect();
   AddPasses();
+  AddKernels();
 }
 
 CLI::App* CommandLine::AddVerb(const char* name, const char* summary, CommonOptions& common,
@@ -234,6 +245,14 @@ void CommandLine::AddPasses() {
   verb->add_option("name", passes_.name, "a pass")->type_name("NAME");
 }
 
+void CommandLine::AddKernels() {
+  KernelsOptions& o = kernels_;
+  CLI::App* verb = kernels_verb_ = AddVerb(
+      "kernels", "show the operator library: its kernels and which this machine uses", o.common);
+  AddOperatorLibrary(verb, o.operator_library);
+  verb->footer(std::string(kEnvironmentHelp));
+}
+
 std::vector<std::string> CommandLine::Verbs() const {
   std::vector<std::string> names;
   for (const CLI::App* verb : app_.get_subcommands([](const CLI::App*) { return true; })) {
@@ -297,6 +316,7 @@ Command CommandLine::Chosen() {
     return inspect_;
   }
   if (*passes_verb_) return passes_;
+  if (*kernels_verb_) return kernels_;
   UsageError("no command given",
              fmt::format("commands: {}; `sparsefuse --help` says more", fmt::join(Verbs(), ", ")));
 }

@@ -68,6 +68,11 @@ struct PassesOptions {
   std::string name;  // empty: all
 };
 
+struct KernelsOptions {
+  CommonOptions common;
+  std::filesystem::path operator_library;
+};
+
 // --help
 struct HelpOptions {
   CommonOptions common;
@@ -80,7 +85,7 @@ struct VersionOptions {
 };
 
 using Command = std::variant<HelpOptions, VersionOptions, CompressOptions, EvalOptions,
-                             BenchmarkOptions, InspectOptions, PassesOptions>;
+                             BenchmarkOptions, InspectOptions, PassesOptions, KernelsOptions>;
 
 // UserError E_USAGE; an unknown verb or flag is answered with the nearest one.
 Command ParseCommandLine(int argc, const char* const* argv);

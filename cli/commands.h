@@ -15,6 +15,7 @@ void Run(const EvalOptions& options);
 void Run(const BenchmarkOptions& options);
 void Run(const InspectOptions& options);
 void Run(const PassesOptions& options);
+void Run(const KernelsOptions& options);
 
 }  // namespace sparsefuse
 

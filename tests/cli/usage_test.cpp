@@ -14,7 +14,7 @@ TEST_CASE("usage errors name the flag and the nearest one") {
   const Case cases[] = {
       {{}, "no command given"},
       {{"compres"}, "unknown command \"compres\"; did you mean compress?"},
-      {{"xyz"}, "commands: compress, eval, benchmark, inspect, passes"},
+      {{"xyz"}, "commands: compress, eval, benchmark, inspect, passes, kernels"},
       {{"--nonsense"}, "unknown option --nonsense"},
       {{"compress"}, "-m (the model) is missing"},
       {{"compress", "-m", "a.onnx"}, "-o (the output folder) is missing"},
@@ -55,7 +55,7 @@ TEST_CASE("help of the tool and of each verb goes to stdout") {
   const RunResult tool = RunTool({"--help"});
   CHECK(tool.exit_code == 0);
   CHECK(tool.err.empty());
-  for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes"}) {
+  for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes", "kernels"}) {
     INFO(verb);
     CHECK(Contains(tool.out, verb));
     const RunResult run = RunTool({verb, "--help"});
