@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace sparsefuse {
@@ -26,6 +28,13 @@ uint64_t EnabledState() noexcept {
   return uint64_t{high} << 32 | low;
 }
 
+// Linux gives the tile registers only to processes that ask, for all their threads.
+bool AskForTiles() noexcept {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // the bit in XCR0
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 CpuFeatures Probe() noexcept {
   CpuFeatures found;
   uint32_t a, b, c, d;
@@ -34,9 +43,8 @@ CpuFeatures Probe() noexcept {
   if (!bit(c, 27)) return found;  // OSXSAVE: xgetbv may be executed
   const uint64_t state = EnabledState();
   const auto enabled = [state](uint64_t mask) { return (state & mask) == mask; };
-  const bool ymm = enabled(0x6);        // SSE, AVX
-  const bool zmm = enabled(0xe6);       // + opmask, upper halves, registers 16…31
-  const bool tiles = enabled(0x60000);  // tile configuration, tile data
+  const bool ymm = enabled(0x6);   // SSE, AVX
+  const bool zmm = enabled(0xe6);  // + opmask, upper halves, registers 16…31
   const auto add = [&found](bool present, CpuFeature feature) {
     if (present) found.Add(feature);
   };
@@ -50,7 +58,9 @@ CpuFeatures Probe() noexcept {
   add(zmm && bit(b, 30), CpuFeature::kAvx512bw);
   add(zmm && bit(b, 31), CpuFeature::kAvx512vl);
   add(zmm && bit(c, 11), CpuFeature::kAvx512vnni);
-  add(tiles && bit(d, 24), CpuFeature::kAmxTile);
+  // XCR0: tile configuration, tile data.
+  const bool tiles = bit(d, 24) && enabled(0x60000) && AskForTiles();
+  add(tiles, CpuFeature::kAmxTile);
   add(tiles && bit(d, 25), CpuFeature::kAmxInt8);
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
     add(ymm && bit(a, 4), CpuFeature::kAvxVnni);

@@ -19,7 +19,7 @@ enum class CpuFeature : uint8_t {
   kAvx512dq,
   kAvx512vl,
   kAvx512vnni,
-  kAmxTile,  // instructions present and tile state enabled; permission is asked for when used
+  kAmxTile,  // with the permission to use the registers, which probing asks for
   kAmxInt8,
   kCount,
 };

@@ -36,6 +36,9 @@ struct Avx2 {
   static Int LoadBytes(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
+  static void StoreBytes(std::byte* p, Int v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+  }
   static void Store(float* p, Float v) { _mm256_storeu_ps(p, v); }
   static void StoreHalf(uint16_t* p, Float v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -90,10 +93,8 @@ struct Avx2Offset : Avx2, OffsetCodes<Avx2Offset> {
   static constexpr int kTileRows = 6;  // 12 sums, a broadcast, ones, a temporary of 16 registers
 
   static constexpr bool Takes(Encoding encoding) { return encoding != Encoding::kNested1; }
-  // How many quads' products fit into 16 bits: 2·255·8 or 2·255·32 each.
-  static constexpr int PairQuads(Reading reading) {
-    return reading == Reading::kInt4 ? 8 : reading == Reading::kNested4High ? 2 : 1;
-  }
+  // 16 bits hold the products of 8 quads of 4-bit weights: 8·2·255·8 < 2¹⁵.
+  static constexpr int PairQuads(Reading reading) { return reading == Reading::kInt4 ? 8 : 1; }
 
   static void StoreOffsetBytes(const Int (&codes)[2], std::byte* out) {
     const __m256i words = _mm256_add_epi16(_mm256_packs_epi32(codes[0], codes[1]),
@@ -106,16 +107,15 @@ struct Avx2Offset : Avx2, OffsetCodes<Avx2Offset> {
     return Add(sum, Widen(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes)));
   }
 
-  // pairs (+)= the products of one quad in 16 bits.
+  // pairs += the products of one quad in 16 bits.
   template <int R>
-  static void PairQuad(const std::byte* codes, const Int (&w)[2], bool first, Int (&pairs)[R][2]) {
+  static void AddPairs(const std::byte* codes, const Int (&w)[2], Int (&pairs)[R][2]) {
     SPARSEFUSE_UNROLL
     for (int r = 0; r < R; ++r) {
       const Int a = BroadcastQuad(codes + r * kQuadBytes);
       SPARSEFUSE_UNROLL
       for (int v = 0; v < 2; ++v) {
-        const Int products = _mm256_maddubs_epi16(a, w[v]);
-        pairs[r][v] = first ? products : _mm256_add_epi16(pairs[r][v], products);
+        pairs[r][v] = _mm256_add_epi16(pairs[r][v], _mm256_maddubs_epi16(a, w[v]));
       }
     }
   }

@@ -11,6 +11,7 @@ extern const LinearKernel kLinearRef;
 #if defined(__x86_64__)
 extern const LinearKernel kLinearAvx2;
 extern const LinearKernel kLinearAvx512Vnni;
+extern const LinearKernel kLinearAmx;
 #endif
 
 }  // namespace sparsefuse

@@ -134,48 +134,70 @@ struct KMajorTile {
     typename Rows::Columns columns;
   };
 
-  // Integer sums of R rows × one strip over the stored quads [first, last) of the panel.
+  // Stored quads [first, last) of a strip's panel, their codes in a tile of R rows and their
+  // weights.
+  struct Span {
+    const std::byte* codes;  // of the tile; dense: of its quad `first`
+    const uint16_t* quad;    // sparse: [last − first]
+    const std::byte *high, *low;
+    int64_t quads;  // a multiple of 16
+  };
+
   template <Reading reading, bool kSparse, int R>
-  static void Sum(const std::byte* codes, const Strip& strip, int64_t first, int64_t last,
-                  const int32_t* start, Int (&sum)[R][2]) {
-    constexpr int kChains = Ops::template kChains<R>;
-    constexpr int64_t kStride = QuadStride(kSparse, R);
-    constexpr int64_t kBytes = StripBytes(reading);
+  static Span MakeSpan(const std::byte* codes, const Strip& strip, int64_t first, int64_t last) {
+    return {.codes = kSparse ? codes : codes + first * QuadStride(false, R),
+            .quad = kSparse ? strip.quad + first : nullptr,
+            .high = strip.high + first * StripBytes(reading),
+            .low = strip.low + first * StripBytes(reading),
+            .quads = last - first};
+  }
+
+  // sum += integer sums of R rows × one strip. `stored` is how the weights lie there, `reading`
+  // what they mean.
+  template <Reading stored, Reading reading, bool kSparse, int R>
+  static void Sum(const Span& span, Int (&sum)[R][2]) {
+    constexpr int kPairQuads = Ops::PairQuads(reading);
+    constexpr int kChains = kPairQuads > 1 ? 1 : Ops::template kChains<R>;
+    const auto load = [&span](int64_t q, Int(&w)[2]) {
+      constexpr int64_t kBytes = StripBytes(stored);
+      WeightsTile<Ops>::template Load<stored>(span.high + q * kBytes, span.low + q * kBytes, w);
+      return span.codes + (kSparse ? span.quad[q] : q) * QuadStride(kSparse, R);
+    };
     Int chain[kChains][R][2];
     SPARSEFUSE_UNROLL
     for (int c = 0; c < kChains; ++c) {
       SPARSEFUSE_UNROLL
       for (int r = 0; r < R; ++r) {
-        chain[c][r][0] = c == 0 ? Ops::LoadInt(start) : Ops::Zero();
-        chain[c][r][1] = c == 0 ? Ops::LoadInt(start + kLanes) : Ops::Zero();
+        SPARSEFUSE_UNROLL
+        for (int v = 0; v < 2; ++v) chain[c][r][v] = c == 0 ? sum[r][v] : Ops::Zero();
       }
     }
-    const auto load = [&](int64_t q, Int(&w)[2]) {
-      WeightsTile<Ops>::template Load<reading>(strip.high + q * kBytes, strip.low + q * kBytes, w);
-      return codes + (kSparse ? strip.quad[q] : q) * kStride;
-    };
-    constexpr int kPairQuads = Ops::PairQuads(reading);
-    constexpr int kStep = kPairQuads > 1 ? kPairQuads : kChains;
-    for (int64_t q = first; q < last; q += kStep) {  // a multiple of 16 quads
-      if constexpr (kPairQuads > 1) {
+    if constexpr (kPairQuads > 1) {
+      for (int64_t q = 0; q < span.quads; q += kPairQuads) {
         Int pairs[R][2];
         SPARSEFUSE_UNROLL
-        for (int i = 0; i < kPairQuads; ++i) {
+        for (int r = 0; r < R; ++r) pairs[r][0] = pairs[r][1] = Ops::Zero();
+        SPARSEFUSE_ROLLED  // unrolled, products of several quads would fight for registers
+            for (int i = 0; i < kPairQuads; ++i) {
           Int w[2];
-          const std::byte* quad = load(q + i, w);
-          Ops::template PairQuad<R>(quad, w, i == 0, pairs);
+          const std::byte* codes = load(q + i, w);
+          Ops::template AddPairs<R>(codes, w, pairs);
         }
         SPARSEFUSE_UNROLL
         for (int r = 0; r < R; ++r) {
-          for (int v = 0; v < 2; ++v)
+          SPARSEFUSE_UNROLL
+          for (int v = 0; v < 2; ++v) {
             chain[0][r][v] = Ops::Add(chain[0][r][v], Ops::Widen(pairs[r][v]));
+          }
         }
-      } else {
+      }
+    } else {
+      for (int64_t q = 0; q < span.quads; q += kChains) {
         SPARSEFUSE_UNROLL
         for (int c = 0; c < kChains; ++c) {
           Int w[2];
-          const std::byte* quad = load(q + c, w);
-          Ops::template AddQuad<R>(quad, w, chain[c]);
+          const std::byte* codes = load(q + c, w);
+          Ops::template AddQuad<R>(codes, w, chain[c]);
         }
       }
     }
@@ -187,6 +209,15 @@ struct KMajorTile {
         SPARSEFUSE_UNROLL
         for (int c = 1; c < kChains; ++c) sum[r][v] = Ops::Add(sum[r][v], chain[c][r][v]);
       }
+    }
+  }
+
+  template <int R>
+  static void StartSums(const int32_t* start, Int (&sum)[R][2]) {
+    SPARSEFUSE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      sum[r][0] = Ops::LoadInt(start);
+      sum[r][1] = Ops::LoadInt(start + kLanes);
     }
   }
 
@@ -211,57 +242,130 @@ struct KMajorTile {
     }
   }
 
+  // What the arithmetic adds for each row of a tile, over the stored quads [first, last), which are
+  // scale row g.
+  template <bool kSparse, int R>
+  static void ReadSurplus(const KMajorJob& job, const Strip& strip, int64_t row, int64_t g,
+                          int64_t first, int64_t last, int32_t (&surplus)[R]) {
+    if constexpr (Ops::kRowSurplus && kSparse) {
+      SumSurplus<R>(TileCodes(job, row), strip.quad, first, last, surplus);
+    } else if constexpr (Ops::kRowSurplus) {
+      for (int r = 0; r < R; ++r) surplus[r] = job.row_surplus[(row + r) * job.row_scale_rows + g];
+    }
+  }
+
+  // Calls visit(g, first, last) for each scale row: its stored quads.
+  template <typename Visit>
+  static void ForEachScaleRow(const KMajorJob& job, const LinearPanel& panel, const Visit& visit) {
+    const int64_t quads = panel.groups * kGroupQuads;
+    if (panel.scale_rows == 1) return visit(0, 0, quads);
+    const int64_t step = job.groups_per_scale * kGroupQuads;
+    for (int64_t g = 0; g < panel.scale_rows; ++g) {
+      const int64_t first = g * step;
+      visit(g, first, first + step < quads ? first + step : quads);
+    }
+  }
+
   template <Reading reading, bool kSparse, int R>
   static void Tile(const KMajorJob& job, const Strip& strip, int64_t row) {
     const std::byte* codes = TileCodes(job, row);
-    const int64_t quads = strip.panel.groups * kGroupQuads;
-    int32_t surplus[R] = {};
-    const auto read_surplus = [&](int64_t g, int64_t first, int64_t last) {
-      if constexpr (!Ops::kRowSurplus) {
-        return;
-      } else if constexpr (kSparse) {
-        SumSurplus<R>(codes, strip.quad, first, last, surplus);
-      } else {
-        for (int r = 0; r < R; ++r)
-          surplus[r] = job.row_surplus[(row + r) * job.row_scale_rows + g];
-      }
-    };
-    Int sum[R][2];
-    if (strip.panel.scale_rows == 1) {
-      read_surplus(0, 0, quads);
-      Sum<reading, kSparse, R>(codes, strip, 0, quads, strip.column_start, sum);
+    const bool one_scale_row = strip.panel.scale_rows == 1;
+    Float total[R][2];
+    for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Ops::Broadcast(0.0f);
+    ForEachScaleRow(job, strip.panel, [&](int64_t g, int64_t first, int64_t last) {
+      int32_t surplus[R] = {};
+      ReadSurplus<kSparse, R>(job, strip, row, g, first, last, surplus);
+      Int sum[R][2];
+      StartSums<R>(strip.column_start + g * kPanelOutputs, sum);
+      Sum<reading, reading, kSparse, R>(MakeSpan<reading, kSparse, R>(codes, strip, first, last),
+                                        sum);
       SPARSEFUSE_UNROLL
       for (int r = 0; r < R; ++r) {
         Float product[2];
-        Scale(sum[r], surplus[r], strip.scale, product);
-        Rows::StoreRow(job, strip.columns, row + r, product);
-      }
-      return;
-    }
-    Float total[R][2];
-    for (int r = 0; r < R; ++r) total[r][0] = total[r][1] = Ops::Broadcast(0.0f);
-    for (int64_t g = 0; g < strip.panel.scale_rows; ++g) {
-      const int64_t first = g * job.groups_per_scale * kGroupQuads;
-      const int64_t end = first + job.groups_per_scale * kGroupQuads;
-      const int64_t last = end < quads ? end : quads;
-      read_surplus(g, first, last);
-      Sum<reading, kSparse, R>(codes, strip, first, last, strip.column_start + g * kPanelOutputs,
-                               sum);
-      for (int r = 0; r < R; ++r) {
-        Float product[2];
         Scale(sum[r], surplus[r], strip.scale + g * kPanelOutputs, product);
-        for (int v = 0; v < 2; ++v) total[r][v] = Ops::AddFloat(total[r][v], product[v]);
+        if (one_scale_row) {
+          Rows::StoreRow(job, strip.columns, row + r, product);
+        } else {
+          for (int v = 0; v < 2; ++v) total[r][v] = Ops::AddFloat(total[r][v], product[v]);
+        }
       }
-    }
+    });
+    if (one_scale_row) return;
     for (int r = 0; r < R; ++r) Rows::StoreRow(job, strip.columns, row + r, total[r]);
   }
 
-  // The last tile, of `rows` < kTileRows rows.
-  template <Reading reading, bool kSparse, int R>
-  static void PartTile(const KMajorJob& job, const Strip& strip, int64_t row, int64_t rows) {
+  // Calls visit.operator()<rows>(row) for each tile of the rows [first, last).
+  template <typename Visit>
+  static void ForEachTile(int64_t first, int64_t last, const Visit& visit) {
+    for (; first + Ops::kTileRows <= last; first += Ops::kTileRows) {
+      visit.template operator()<Ops::kTileRows>(first);
+    }
+    VisitPart<Ops::kTileRows - 1>(first, last - first, visit);
+  }
+  template <int R, typename Visit>
+  static void VisitPart(int64_t row, int64_t rows, const Visit& visit) {
     if constexpr (R > 0) {
-      if (rows == R) return Tile<reading, kSparse, R>(job, strip, row);
-      PartTile<reading, kSparse, R - 1>(job, strip, row, rows);
+      if (rows == R) return visit.template operator()<R>(row);
+      VisitPart<R - 1>(row, rows, visit);
+    }
+  }
+
+  // --- Weights in 4 bits that many tiles read: decoded to bytes once for all of them -------------
+
+  static constexpr int64_t kDecodedQuads = 128;  // at a time: 8 or 16 KiB
+  static constexpr int64_t kDecodedTiles = 32;   // at a time
+
+  template <Reading reading>
+  static void Decode(const Strip& strip, int64_t first, int64_t last, std::byte* out) {
+    constexpr int64_t kBytes = StripBytes(reading);
+    for (int64_t q = first; q < last; ++q, out += StripBytes(Reading::kInt8)) {
+      Int w[2];
+      WeightsTile<Ops>::template Load<reading>(strip.high + q * kBytes, strip.low + q * kBytes, w);
+      Ops::StoreBytes(out, w[0]);
+      Ops::StoreBytes(out + 4 * kLanes, w[1]);
+    }
+  }
+
+  // As Tile, for at most kDecodedTiles tiles.
+  template <Reading reading, bool kSparse>
+  static void DecodedTiles(const KMajorJob& job, const Strip& strip, int64_t row,
+                           int64_t last_row) {
+    constexpr int64_t kRows = kDecodedTiles * Ops::kTileRows;
+    alignas(64) std::byte weights[kDecodedQuads * StripBytes(Reading::kInt8)];
+    Int sums[kRows][2];
+    Float totals[kRows][2];
+    const bool one_scale_row = strip.panel.scale_rows == 1;
+    for (Float(&total)[2] : totals) total[0] = total[1] = Ops::Broadcast(0.0f);
+    ForEachScaleRow(job, strip.panel, [&](int64_t g, int64_t first, int64_t last) {
+      StartSums<kRows>(strip.column_start + g * kPanelOutputs, sums);
+      for (int64_t q = first; q < last; q += kDecodedQuads) {
+        const int64_t end = q + kDecodedQuads < last ? q + kDecodedQuads : last;
+        Decode<reading>(strip, q, end, weights);
+        ForEachTile(row, last_row, [&]<int R>(int64_t tile) {
+          Span span = MakeSpan<reading, kSparse, R>(TileCodes(job, tile), strip, q, end);
+          span.high = span.low = weights;
+          auto& sum = reinterpret_cast<Int(&)[R][2]>(sums[tile - row]);
+          Sum<Reading::kInt8, reading, kSparse, R>(span, sum);
+        });
+      }
+      ForEachTile(row, last_row, [&]<int R>(int64_t tile) {
+        int32_t surplus[R] = {};
+        ReadSurplus<kSparse, R>(job, strip, tile, g, first, last, surplus);
+        for (int r = 0; r < R; ++r) {
+          Float product[2];
+          Scale(sums[tile - row + r], surplus[r], strip.scale + g * kPanelOutputs, product);
+          if (one_scale_row) {
+            Rows::StoreRow(job, strip.columns, tile + r, product);
+          } else {
+            Float(&total)[2] = totals[tile - row + r];
+            for (int v = 0; v < 2; ++v) total[v] = Ops::AddFloat(total[v], product[v]);
+          }
+        }
+      });
+    });
+    if (one_scale_row) return;
+    for (int64_t r = row; r < last_row; ++r) {
+      Rows::StoreRow(job, strip.columns, r, totals[r - row]);
     }
   }
 
@@ -288,10 +392,18 @@ struct KMajorTile {
   template <Reading reading, bool kSparse>
   static void MultiplyStrip(const KMajorJob& job, int64_t first, int64_t last, int64_t index) {
     const Strip strip = MakeStrip(job, reading, index);
-    for (; first + Ops::kTileRows <= last; first += Ops::kTileRows) {
-      Tile<reading, kSparse, Ops::kTileRows>(job, strip, first);
+    if constexpr (reading != Reading::kInt8) {
+      if (last - first > Ops::kTileRows) {
+        constexpr int64_t kRows = kDecodedTiles * Ops::kTileRows;
+        for (; first < last; first += kRows) {
+          DecodedTiles<reading, kSparse>(job, strip, first,
+                                         first + kRows < last ? first + kRows : last);
+        }
+        return;
+      }
     }
-    PartTile<reading, kSparse, Ops::kTileRows - 1>(job, strip, first, last - first);
+    ForEachTile(first, last,
+                [&]<int R>(int64_t row) { Tile<reading, kSparse, R>(job, strip, row); });
   }
 
   // Easy rows read the high plane only, the others both; strip by strip, so that what both read is

@@ -14,6 +14,7 @@ namespace {
 
 constexpr const LinearKernel* kKernels[] = {
 #if defined(__x86_64__)
+    &kLinearAmx,
     &kLinearAvx512Vnni,
     &kLinearAvx2,
 #endif

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/base/float16.h"
+#include "tests/kernels/emulated_amx.h"
 #include "tests/kernels/emulated_vnni.h"
 #include "tests/support/catch.h"
 
@@ -16,6 +17,7 @@ std::vector<const LinearKernel*> Kernels() {
     if (DetectCpuFeatures().Contains(kernel->needs)) kernels.push_back(kernel);
   }
   kernels.push_back(&kEmulatedVnni);
+  kernels.push_back(&kEmulatedAmx);
   return kernels;
 }
 
