@@ -152,6 +152,8 @@ struct KMajorTile {
             .quads = last - first};
   }
 
+  static constexpr int64_t kPrefetch = 2048;  // bytes ahead
+
   // sum += integer sums of R rows × one strip. `stored` is how the weights lie there, `reading`
   // what they mean.
   template <Reading stored, Reading reading, bool kSparse, int R>
@@ -160,6 +162,13 @@ struct KMajorTile {
     constexpr int kChains = kPairQuads > 1 ? 1 : Ops::template kChains<R>;
     const auto load = [&span](int64_t q, Int(&w)[2]) {
       constexpr int64_t kBytes = StripBytes(stored);
+      if constexpr (R <= 2 && stored != Reading::kInt8) {
+        // Half as many bytes for the same work: the hardware's prefetch alone falls behind.
+        __builtin_prefetch(span.high + q * kBytes + kPrefetch);
+        if constexpr (stored == Reading::kNested1 || stored == Reading::kNested4) {
+          __builtin_prefetch(span.low + q * kBytes + kPrefetch);
+        }
+      }
       WeightsTile<Ops>::template Load<stored>(span.high + q * kBytes, span.low + q * kBytes, w);
       return span.codes + (kSparse ? span.quad[q] : q) * QuadStride(kSparse, R);
     };

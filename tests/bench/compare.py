@@ -112,9 +112,7 @@ def ort_int8(name, path, folder, target):
         return None, str(error).splitlines()[0][:120]
 
 
-def interleaved(sessions, data, batch, seconds):
-    fixed = fixed_batch(sessions[0])
-    feed = {k: v[:fixed or batch] for k, v in data.items()}
+def interleaved(sessions, feed, seconds):
     samples = [[] for _ in sessions]
     for s in sessions:
         for _ in range(3):
@@ -169,7 +167,8 @@ def row(name, path, folder, args, scratch):
         result["ort_int8"]["bytes"] = size(theirs)
     for batch in ([fixed_batch(candidates["fp32"])] if fixed_batch(candidates["fp32"])
                   else args.batches):
-        for key, latency in zip(candidates, interleaved(list(candidates.values()), data, batch,
+        feed = {k: v[:batch] for k, v in data.items()}
+        for key, latency in zip(candidates, interleaved(list(candidates.values()), feed,
                                                         args.seconds)):
             result[key].setdefault("latency", {})[str(batch)] = latency
     return result
