@@ -6,7 +6,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "passes/lower/quantized_linear.h"
+#include "passes/lower/linear_body.h"
 
 namespace sparsefuse {
 namespace {

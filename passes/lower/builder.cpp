@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cctype>
+#include <memory>
 
 namespace sparsefuse {
 namespace {
@@ -40,6 +41,25 @@ void Builder::OpAs(Value* output, std::string op, std::vector<Value*> inputs, At
   graph_.MoveOutput(output, node, 0);
 }
 
+Value* Builder::Cast(Value* x, DType type) {
+  return Op("Cast", {x}, AttributeList("to", static_cast<int64_t>(type)));
+}
+
+Value* Builder::If(Value* condition, const Branch& then_branch, const Branch& else_branch) {
+  auto then_graph = std::make_unique<Graph>(), else_graph = std::make_unique<Graph>();
+  const std::pair<Graph*, const Branch&> parts[] = {{then_graph.get(), then_branch},
+                                                    {else_graph.get(), else_branch}};
+  Value* result =
+      Op("If", {condition},
+         AttributeList("then_branch", std::move(then_graph), "else_branch", std::move(else_graph)));
+  for (const auto& [graph, branch] : parts) {  // names are fresh now that they have a place
+    graph->set_name(graph_.FreshName("branch"));
+    Builder inner(*graph, Constants::kNodes);
+    graph->AddGraphOutput(branch(inner));
+  }
+  return result;
+}
+
 Value* Builder::Constant(const Tensor& tensor) {
   const std::span<const std::byte> bytes = tensor.bytes();
   if (bytes.size() > kLargestShared) return graph_.AddInitializer(graph_.FreshName("w"), tensor);
@@ -50,9 +70,7 @@ Value* Builder::Constant(const Tensor& tensor) {
   if (constants_ == Constants::kInitializers) {
     value = graph_.AddInitializer(graph_.FreshName("c"), tensor);
   } else {
-    Attributes attributes;
-    attributes.emplace_back("value", tensor);
-    value = Op("Constant", {}, std::move(attributes));
+    value = Op("Constant", {}, AttributeList("value", tensor));
   }
   return value;
 }
@@ -63,16 +81,15 @@ Value* Builder::Ints(std::vector<int64_t> values) {
 
 Value* Builder::Float(float value) { return Constant(Tensor::Scalar(value)); }
 
-Value* Builder::IntAttribute(std::string_view name) {
-  Attributes attributes;
-  attributes.emplace_back("value_int", AttributeRef{std::string(name), kAttributeInt});
-  return Op("Constant", {}, std::move(attributes));
+Value* Builder::IntsAttribute(std::string_view name) {
+  Value* value = Op("Constant", {},
+                    AttributeList("value_int", AttributeRef{std::string(name), kAttributeInt}));
+  return Op("Reshape", {value, Ints({1})});
 }
 
 Value* Builder::FloatAttribute(std::string_view name) {
-  Attributes attributes;
-  attributes.emplace_back("value_float", AttributeRef{std::string(name), kAttributeFloat});
-  return Op("Constant", {}, std::move(attributes));
+  return Op("Constant", {},
+            AttributeList("value_float", AttributeRef{std::string(name), kAttributeFloat}));
 }
 
 }  // namespace sparsefuse

@@ -4,6 +4,7 @@
 #ifndef SPARSEFUSE_PASSES_LOWER_BUILDER_H_
 #define SPARSEFUSE_PASSES_LOWER_BUILDER_H_
 
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -15,6 +16,15 @@
 namespace sparsefuse {
 
 using Attributes = std::vector<std::pair<std::string, Attribute::Data>>;
+
+// Attributes from alternating names and data. (An initialiser list would have to copy them.)
+template <typename... More>
+Attributes AttributeList(std::string name, Attribute::Data data, More&&... more) {
+  Attributes list;
+  if constexpr (sizeof...(more) > 0) list = AttributeList(std::forward<More>(more)...);
+  list.emplace(list.begin(), std::move(name), std::move(data));
+  return list;
+}
 
 class Builder {
  public:
@@ -35,12 +45,18 @@ class Builder {
   void OpAs(Value* output, std::string op, std::vector<Value*> inputs, Attributes attributes = {},
             std::string domain = "");
 
+  Value* Cast(Value* x, DType type);
+  // Each branch writes into a graph of its own, which may read this one's values, and returns its
+  // result.
+  using Branch = std::function<Value*(Builder&)>;
+  Value* If(Value* condition, const Branch& then_branch, const Branch& else_branch);
+
   // A constant; up to 64 KiB the same bytes, type and shape give the same value.
   Value* Constant(const Tensor& tensor);
   Value* Ints(std::vector<int64_t> values);  // int64 [n]
   Value* Float(float value);                 // float []
-  // Function bodies: the function's attribute, int64 [] or float [].
-  Value* IntAttribute(std::string_view name);
+  // Function bodies: the function's attribute, int64 [1] or float [].
+  Value* IntsAttribute(std::string_view name);
   Value* FloatAttribute(std::string_view name);
 
  private:

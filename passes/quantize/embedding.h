@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "passes/framework/pass.h"
-#include "passes/lower/quantized_linear.h"
+#include "passes/lower/linear.h"
 
 namespace sparsefuse {
 

@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "passes/engine/engine.h"
-#include "passes/lower/quantized_linear.h"
+#include "passes/lower/linear.h"
 #include "passes/quantize/linear_weights.h"
 
 namespace sparsefuse {
@@ -62,7 +62,8 @@ Model LayerModel(const Case& layer, LinearForm form, int64_t opset, const Dims& 
     Node* placeholder = y->producer();
     graph.AddGraphOutput(y);
     if (form == LinearForm::kCustom) {
-      EmitQuantizedLinear8(model, builder, x, StoreLayout1(builder, weight), weight, bias, y);
+      EmitLinear(model, builder, x, StoreLayout1(builder, weight), weight, bias, Activation::kNone,
+                 y);
     } else {
       EmitStandardLinear8(builder, x, nullptr, weight, bias, y);
     }

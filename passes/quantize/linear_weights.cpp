@@ -92,7 +92,9 @@ QuantizedWeight QuantizeLinearWeight(std::span<const float> rows, int64_t inputs
   const auto row = [&](int64_t n) {
     return rows.subspan(static_cast<size_t>(n * inputs), static_cast<size_t>(inputs));
   };
-  QuantizedWeight weight{.inputs = inputs, .outputs = outputs, .codes = {}, .scale_codes = {}};
+  QuantizedWeight weight;
+  weight.inputs = inputs;
+  weight.outputs = outputs;
   weight.codes.resize(rows.size());
   const auto codes = [&](int64_t n) {
     return std::span<int8_t>(weight.codes)
@@ -108,8 +110,9 @@ QuantizedWeight QuantizeLinearWeight(std::span<const float> rows, int64_t inputs
   });
   const int shift = std::max(0, *std::max_element(best.begin(), best.end()) - 255);
   weight.scale_base = base * std::exp2(static_cast<float>(shift) / 16);
-  for (int code : best) {
-    weight.scale_codes.push_back(static_cast<uint8_t>(std::clamp(code - shift, 0, 255)));
+  weight.scale_codes.resize(static_cast<size_t>(PanelCount(outputs) * kPanelOutputs));
+  for (size_t n = 0; n < best.size(); ++n) {
+    weight.scale_codes[n] = static_cast<uint8_t>(std::clamp(best[n] - shift, 0, 255));
   }
   ForEachIndex(threads, outputs, [&](int64_t n) {
     const float scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "passes/lower/quantized_linear.h"
+#include "passes/lower/linear.h"
 
 namespace sparsefuse {
 

@@ -178,8 +178,8 @@ class LinearQuantizer {
         RelativeError(stored.rows, stored.weight));
     builder_.InsertBefore(layer.bias_add ? layer.bias_add : layer.product);
     if (choice.form == LinearForm::kCustom) {
-      EmitQuantizedLinear8(model_, builder_, layer.input, stored.layout1, stored.weight, bias,
-                           layer.output);
+      EmitLinear(model_, builder_, layer.input, stored.layout1, stored.weight, bias,
+                 Activation::kNone, layer.output);
     } else {
       EmitStandardLinear8(builder_, layer.input, stored.unpacked.rows, stored.weight, bias,
                           layer.output);
