@@ -9,6 +9,7 @@
 #include "kernels/linear/amx_tile.h"
 #include "kernels/linear/avx512_lanes.h"
 #include "kernels/linear/kernels.h"
+#include "kernels/linear/unroll.h"
 
 namespace sparsefuse {
 namespace {

@@ -21,8 +21,7 @@
 // the end of a scale row the sums are turned over, 16 × 16, to outputs side by side, and become
 // floats.
 //
-// At most four rows are multiplied by dot products along the 64 bytes of an output instead:
-//   Σ a·b = Σ a·(b + 128) − 128·Σ a     unsigned × signed; the last sum belongs to the row
+// At most four rows are multiplied without the tile unit instead: amx_dots.h.
 //
 // Ops: besides those of kmajor_tile.h's Float and Int, with kLanes = 16,
 //   Transpose       16 vectors as the lines of a matrix of lanes
@@ -39,9 +38,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/linear/amx_dots.h"
 #include "kernels/linear/amx_driver.h"
+#include "kernels/linear/amx_panel.h"
 #include "kernels/linear/rows_tile.h"
-#include "kernels/linear/unroll.h"
 #include "kernels/linear/weights_tile.h"
 
 namespace sparsefuse {
@@ -52,12 +52,14 @@ struct AmxTile {
   using Int = typename Ops::Int;
   using Rows = RowsTile<Ops>;
   using Row = typename Rows::Row;
+  using Panels = AmxPanel<Ops>;
+  using Panel = typename Panels::Panel;
 
   static constexpr int64_t kLanes = Ops::kLanes;
   static_assert(kLanes == 16 && kAmxTileRows == kLanes && kGroupQuads == kLanes &&
                 kPanelOutputs == 2 * kLanes);
-  static constexpr int64_t kTileLine = 4 * kLanes;           // bytes
-  static constexpr int64_t kTileBytes = kLanes * kTileLine;  // 1 KiB
+  static constexpr int64_t kTileLine = Panels::kTileLine;
+  static constexpr int64_t kTileBytes = Panels::kTileBytes;
 
   // --- Activations ------------------------------------------------------------------------------
 
@@ -117,84 +119,6 @@ struct AmxTile {
     job.half ? QuantizeBlocks<uint16_t>(job, first, last) : QuantizeBlocks<float>(job, first, last);
   }
 
-  // --- Weights ----------------------------------------------------------------------------------
-
-  struct Panel {
-    const LinearPanel& place;
-    int64_t groups_per_scale;
-    const uint16_t* quad;         // the panel's; null: dense
-    const std::byte *high, *low;  // its weights; low: of nested encodings
-    const float* scale;           // of the first scale row, the next kPanelOutputs further
-    typename Rows::Columns columns;
-  };
-
-  static constexpr int64_t StoredBytes(Reading reading) {  // of a group in one plane
-    return reading == Reading::kInt8 ? 2 * kTileBytes : kTileBytes;
-  }
-  static constexpr bool ReadsLow(Reading reading) {
-    return reading == Reading::kNested1 || reading == Reading::kNested4;
-  }
-
-  static Panel MakePanel(const AmxJob& job, Reading reading, int64_t index) {
-    const LinearPanel& place = job.panel[index];
-    const int64_t output = index * kPanelOutputs;
-    const std::byte* high = job.weight + place.group * StoredBytes(reading);
-    return {.place = place,
-            .groups_per_scale = job.groups_per_scale,
-            .quad = job.quad ? job.quad + place.group * kGroupQuads : nullptr,
-            .high = high,
-            .low = high + job.plane_bytes,
-            .scale = job.scale + place.scale_row * kPanelOutputs,
-            .columns = {.bias = job.bias + output,
-                        .first = output,
-                        .count = job.outputs - output < kPanelOutputs ? job.outputs - output
-                                                                      : kPanelOutputs}};
-  }
-
-  // Outputs r and 16 + r of a group, r < 16, and what will be needed in a while.
-  template <Reading reading>
-  static void LoadOutputs(const Panel& panel, int64_t group, int64_t r, Int (&w)[2]) {
-    const int64_t place = group * StoredBytes(reading) + r * kTileLine;
-    const std::byte* high = panel.high + place;
-    Ops::Prefetch(high + kAhead);
-    if constexpr (reading == Reading::kInt8) {
-      Ops::Prefetch(high + kTileBytes + kAhead);
-      w[0] = Ops::LoadBytes(high);
-      w[1] = Ops::LoadBytes(high + kTileBytes);
-    } else {
-      if constexpr (ReadsLow(reading)) Ops::Prefetch(panel.low + place + kAhead);
-      WeightsTile<Ops>::template Load<reading>(high, panel.low + place, w);
-    }
-  }
-  static constexpr int64_t kAhead = 4096;
-
-  // --- Sums to outputs --------------------------------------------------------------------------
-
-  // scale·t of scale row g is added to the row's total; after the last one the row is stored.
-  static void AddScaleRow(const AmxJob& job, const Panel& panel, int64_t g, const Int (&sum)[2],
-                          int64_t row, float* total) {
-    Float v[2];
-    for (int h = 0; h < 2; ++h) {
-      const Float scale = Ops::Load(panel.scale + g * kPanelOutputs + h * kLanes);
-      v[h] = Ops::Multiply(Ops::ToFloat(sum[h]), scale);
-      if (g > 0) v[h] = Ops::AddFloat(Ops::Load(total + h * kLanes), v[h]);
-    }
-    if (g + 1 == panel.place.scale_rows) {
-      Rows::StoreRow(job, panel.columns, row, v);
-    } else {
-      for (int h = 0; h < 2; ++h) Ops::Store(total + h * kLanes, v[h]);
-    }
-  }
-
-  // A panel without groups.
-  static void StoreEmpty(const AmxJob& job, const Panel& panel, int64_t first, int64_t last) {
-    const Float zero[2] = {Ops::Broadcast(0.0f), Ops::Broadcast(0.0f)};
-    const int64_t end = job.block[last - 1].first + job.block[last - 1].rows;
-    for (int64_t r = job.block[first].first; r < end; ++r) {
-      Rows::StoreRow(job, panel.columns, r, zero);
-    }
-  }
-
   // --- Products by tiles ------------------------------------------------------------------------
 
   static constexpr int64_t kRing = 4;            // groups
@@ -228,12 +152,12 @@ struct AmxTile {
       for (int64_t r = 0; r < kLanes; ++r) {
         if constexpr (reading == Reading::kInt8) {
           const std::byte* next =
-              panel.high + group * StoredBytes(reading) + r * kTileLine + kAhead;
+              panel.high + group * Panels::StoredBytes(reading) + r * kTileLine + Panels::kAhead;
           Ops::Prefetch(next);
           Ops::Prefetch(next + kTileBytes);
         } else {
           Int w[2];
-          LoadOutputs<reading>(panel, group, r, w);
+          Panels::template LoadOutputs<reading>(panel, group, r, w);
           std::byte* out = scratch.weights[group % span.slots] + r * kTileLine;
           Ops::StoreBytes(out, w[0]);
           Ops::StoreBytes(out + kTileBytes, w[1]);
@@ -273,7 +197,7 @@ struct AmxTile {
         MakeReady<reading, kSparse, kLine>(panel, codes, span, group + 1, scratch);
       }
       const std::byte* weights = reading == Reading::kInt8
-                                     ? panel.high + group * StoredBytes(reading)
+                                     ? panel.high + group * Panels::StoredBytes(reading)
                                      : scratch.weights[group % span.slots];
       const std::byte* lines = codes + group * kGroupQuads * kLine;
       if constexpr (kSparse) {
@@ -323,8 +247,8 @@ struct AmxTile {
       }
       const int64_t begin = part * kLanes, rest = block.rows - begin;
       for (int64_t r = 0; r < (rest < kLanes ? rest : kLanes); ++r) {
-        AddScaleRow(job, panel, g, {sum[0][r], sum[1][r]}, block.first + begin + r,
-                    totals[begin + r]);
+        Panels::AddScaleRow(job, panel, g, {sum[0][r], sum[1][r]}, block.first + begin + r,
+                            totals[begin + r]);
       }
     }
   }
@@ -360,97 +284,6 @@ struct AmxTile {
     }
   }
 
-  // --- Dot products, for few rows ---------------------------------------------------------------
-
-  // sums[row][output] += the products of kGroups groups, in lanes that belong together;
-  // surplus[row] += what 128 more in every weight adds.
-  template <Reading reading, bool kSparse, int R, int kGroups>
-  static void AddDots(const Panel& panel, const std::byte* codes, int64_t row_bytes, int64_t group,
-                      Int (&sums)[R][kPanelOutputs], Int (&surplus)[R]) {
-    const Int offset = Ops::BroadcastByte(128);
-    Int a[kGroups][R];
-    SPARSEFUSE_UNROLL
-    for (int i = 0; i < kGroups; ++i) {
-      SPARSEFUSE_UNROLL
-      for (int r = 0; r < R; ++r) {
-        const std::byte* row = codes + r * row_bytes;
-        if constexpr (kSparse) {
-          a[i][r] = Ops::GatherQuads(row, panel.quad + (group + i) * kGroupQuads);
-        } else {
-          a[i][r] = Ops::LoadBytes(row + (group + i) * kGroupInputs);
-        }
-        surplus[r] = Ops::DotBytes(surplus[r], offset, a[i][r]);
-      }
-    }
-    for (int64_t output = 0; output < kLanes; ++output) {
-      Int sum[R][2];
-      SPARSEFUSE_UNROLL
-      for (int r = 0; r < R; ++r) {
-        sum[r][0] = sums[r][output];
-        sum[r][1] = sums[r][kLanes + output];
-      }
-      SPARSEFUSE_UNROLL
-      for (int i = 0; i < kGroups; ++i) {
-        Int w[2];
-        LoadOutputs<reading>(panel, group + i, output, w);
-        SPARSEFUSE_UNROLL
-        for (int h = 0; h < 2; ++h) {
-          const Int u = Ops::AddBytes(w[h], offset);
-          SPARSEFUSE_UNROLL
-          for (int r = 0; r < R; ++r) sum[r][h] = Ops::DotBytes(sum[r][h], u, a[i][r]);
-        }
-      }
-      SPARSEFUSE_UNROLL
-      for (int r = 0; r < R; ++r) {
-        sums[r][output] = sum[r][0];
-        sums[r][kLanes + output] = sum[r][1];
-      }
-    }
-  }
-
-  // Σ of the lanes of each of 16 vectors, as one vector.
-  static Int SumLanes(const Int* v) {
-    Int line[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) line[i] = v[i];
-    Ops::Transpose(line);
-    Int sum = line[0];
-    for (int64_t i = 1; i < kLanes; ++i) sum = Ops::Add(sum, line[i]);
-    return sum;
-  }
-
-  template <Reading reading, bool kSparse, int R>
-  static void MultiplyDots(const AmxJob& job, const Panel& panel, const AmxBlock& block) {
-    if constexpr (R > 0) {
-      if (block.rows < R) return MultiplyDots<reading, kSparse, R - 1>(job, panel, block);
-      constexpr int kStep = 4;  // groups: their sums go through memory
-      const int64_t row_bytes = job.quads * 4;
-      float totals[R][kPanelOutputs];
-      for (int64_t g = 0; g < panel.place.scale_rows; ++g) {
-        const int64_t next = (g + 1) * panel.groups_per_scale;
-        const int64_t end = next < panel.place.groups ? next : panel.place.groups;
-        int64_t group = g * panel.groups_per_scale;
-        Int sums[R][kPanelOutputs], surplus[R];
-        for (int r = 0; r < R; ++r) {
-          surplus[r] = Ops::Zero();
-          for (Int& sum : sums[r]) sum = Ops::Zero();
-        }
-        for (; group + kStep <= end; group += kStep) {
-          AddDots<reading, kSparse, R, kStep>(panel, block.codes, row_bytes, group, sums, surplus);
-        }
-        for (; group < end; ++group) {
-          AddDots<reading, kSparse, R, 1>(panel, block.codes, row_bytes, group, sums, surplus);
-        }
-        for (int r = 0; r < R; ++r) {
-          const int32_t extra = Ops::ReduceAdd(surplus[r]);
-          AddScaleRow(job, panel, g,
-                      {Ops::Subtract(SumLanes(sums[r]), extra),
-                       Ops::Subtract(SumLanes(sums[r] + kLanes), extra)},
-                      block.first + r, totals[r]);
-        }
-      }
-    }
-  }
-
   // --- Both -------------------------------------------------------------------------------------
 
   // Blocks [first, last), all read alike. Only the last can be of few rows.
@@ -458,10 +291,10 @@ struct AmxTile {
   static void MultiplyPanel(const AmxJob& job, const Panel& panel, int64_t first, int64_t last,
                             Scratch& scratch) {
     if (first == last) return;
-    if (panel.place.groups == 0) return StoreEmpty(job, panel, first, last);
+    if (panel.place.groups == 0) return Panels::StoreEmpty(job, panel, first, last);
     const AmxBlock& tail = job.block[last - 1];
     if (tail.rows <= kAmxDotRows) {
-      MultiplyDots<reading, kSparse, kAmxDotRows>(job, panel, tail);
+      AmxDots<Ops>::template Multiply<reading, kSparse, kAmxDotRows>(job, panel, tail);
       --last;
     }
     if (first < last) MultiplyTiles<reading, kSparse>(job, panel, first, last, scratch);
@@ -480,7 +313,7 @@ struct AmxTile {
                          : job.easy_blocks > last ? last
                                                   : job.easy_blocks;
     for (int64_t p = first_panel; p < last_panel; ++p) {
-      const Panel panel = MakePanel(job, reading, p);
+      const Panel panel = Panels::MakePanel(job, reading, p);
       if constexpr (high != reading) {
         MultiplyPanel<high, kSparse>(job, panel, first, easy, scratch);
       }
