@@ -7,6 +7,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "kernels/linear/pack.h"
 #include "onnx_io/error.h"
 
 namespace sparsefuse {
@@ -27,20 +28,26 @@ constexpr std::string_view kEnvironmentHelp =
   throw UserError(ErrorCode::kUsage, std::move(what), std::move(hint));
 }
 
+// "1x3x32x32"; empty if it is none.
+std::vector<int64_t> ParseDims(std::string_view text) {
+  std::vector<int64_t> dims;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find('x', at), text.size());
+    int64_t dim = 0;
+    const auto [stop, error] = std::from_chars(text.data() + at, text.data() + end, dim);
+    if (error != std::errc() || stop != text.data() + end || dim <= 0) return {};
+    dims.push_back(dim);
+    at = end + 1;
+  }
+  return dims;
+}
+
 // "name=1x3x32x32", split at the last '=': names may hold one.
 std::pair<std::string, std::vector<int64_t>> ParseShape(const std::string& text) {
   const size_t equals = text.rfind('=');
   std::vector<int64_t> dims;
-  bool valid = equals != std::string::npos && equals > 0;
-  for (size_t at = equals + 1; valid && at <= text.size();) {
-    const size_t end = std::min(text.find('x', at), text.size());
-    int64_t dim = 0;
-    const auto [stop, error] = std::from_chars(text.data() + at, text.data() + end, dim);
-    valid = error == std::errc() && stop == text.data() + end && dim > 0;
-    dims.push_back(dim);
-    at = end + 1;
-  }
-  if (!valid) {
+  if (equals != std::string::npos && equals > 0) dims = ParseDims(text.substr(equals + 1));
+  if (dims.empty()) {
     UsageError(fmt::format("--shape \"{}\" is no input name with its dims", Printable(text)),
                "write --shape input=1x3x32x32");
   }
@@ -249,6 +256,29 @@ void CommandLine::AddKernels() {
   KernelsOptions& o = kernels_;
   CLI::App* verb = kernels_verb_ = AddVerb(
       "kernels", "show the operator library: its kernels and which this machine uses", o.common);
+  verb->add_option_function<std::string>(
+          "--shape",
+          [&o](const std::string& text) {
+            const std::vector<int64_t> dims = ParseDims(text);
+            if (dims.size() != 2 || dims[0] > kMaxInputs || dims[1] > kMaxOutputs) {
+              UsageError(fmt::format("--shape \"{}\" is no size of a layer", Printable(text)),
+                         "write inputs x outputs, as in --shape 768x3072");
+            }
+            o.shape = {dims[0], dims[1]};
+          },
+          "times of a layer with so many inputs and outputs, measured or remembered")
+      ->type_name("KxN");
+  verb->add_option("--rows", o.rows, "rows of its input, separated by commas (default: 1,128)")
+      ->allow_extra_args(false)
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1048576))
+      ->type_name("LIST");
+  verb->add_option("--density", o.density, "with block-sparse forms that keep this share of blocks")
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("X");
+  verb->add_option("--threads", o.threads, "threads to time with (default: 1)")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
   AddOperatorLibrary(verb, o.operator_library);
   verb->footer(std::string(kEnvironmentHelp));
 }
@@ -316,7 +346,12 @@ Command CommandLine::Chosen() {
     return inspect_;
   }
   if (*passes_verb_) return passes_;
-  if (*kernels_verb_) return kernels_;
+  if (*kernels_verb_) {
+    if (!kernels_.shape && (!kernels_.rows.empty() || kernels_.density)) {
+      UsageError("--rows and --density need --shape");
+    }
+    return kernels_;
+  }
   UsageError("no command given",
              fmt::format("commands: {}; `sparsefuse --help` says more", fmt::join(Verbs(), ", ")));
 }

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -71,6 +72,10 @@ struct PassesOptions {
 struct KernelsOptions {
   CommonOptions common;
   std::filesystem::path operator_library;
+  std::optional<std::pair<int64_t, int64_t>> shape;  // K, N of a layer to time
+  std::vector<int64_t> rows;                         // empty: 1 and 128
+  std::optional<double> density;                     // of block-sparse forms; absent: none
+  int64_t threads = 1;
 };
 
 // --help

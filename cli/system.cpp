@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <thread>
 
 #include "cli/commands.h"
@@ -27,6 +28,17 @@ int ThreadCount(std::optional<int64_t> wanted) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+std::filesystem::path CacheFolder() {
+  const auto absolute = [](const char* variable) -> std::filesystem::path {
+    const char* value = std::getenv(variable);
+    if (!value || *value != '/') return {};  // the XDG specification wants others ignored
+    return value;
+  };
+  if (const auto cache = absolute("XDG_CACHE_HOME"); !cache.empty()) return cache / "sparsefuse";
+  if (const auto home = absolute("HOME"); !home.empty()) return home / ".cache" / "sparsefuse";
+  return {};
 }
 
 nlohmann::ordered_json DescribeTool() {

@@ -4,6 +4,7 @@
 #define SPARSEFUSE_CLI_SYSTEM_H_
 
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -15,6 +16,10 @@ std::string CpuText();      // "avx2 fma f16c"
 
 // `wanted`, or one for each core that this process may use.
 int ThreadCount(std::optional<int64_t> wanted);
+
+// $XDG_CACHE_HOME/sparsefuse or ~/.cache/sparsefuse, which may not exist; empty where the
+// environment has neither.
+std::filesystem::path CacheFolder();
 
 // {version, commit, onnxruntime, protobuf, cpu}
 nlohmann::ordered_json DescribeTool();

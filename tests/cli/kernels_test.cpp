@@ -1,5 +1,6 @@
 // kernels: the table against the CPU and the environment, and the operators against the library.
 
+#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -75,6 +76,46 @@ TEST_CASE("kernels names every operator with the activations that it comes with"
     CHECK(op["with_activation"].size() == 4);
     CHECK(Contains(table, '\n' + op["name"].get<std::string>() + ' '));
   }
+}
+
+TEST_CASE("kernels times a layer once, then remembers") {
+  const std::vector<std::string> arguments = {"kernels",   "--shape", "96x64",    "--rows", "2,5",
+                                              "--density", "0.5",     "--format", "json"};
+  const RunResult first = RunTool(arguments);
+  INFO(first.err);
+  REQUIRE(first.exit_code == 0);
+  const json layer = json::parse(first.out)["layer"];
+  CHECK(layer["inputs"] == 96);
+  CHECK(layer["outputs"] == 64);
+  REQUIRE(layer["by_rows"].size() == 2);
+  CHECK(layer["by_rows"][1]["rows"] == 5);
+  for (const json& column : layer["by_rows"]) {
+    // float, standard int8, MatMulNBits, each of our encodings dense and block-sparse
+    REQUIRE(column["times"].size() == 11);
+    for (const json& time : column["times"]) CHECK(time["ms"] > 0);
+    const json& times = column["times"];
+    CHECK(times[0]["form"] == "float");
+    CHECK(times[10]["form"] == "BlockSparseLinearNested4 0.5");
+    // The fastest of the first three, if it gains enough.
+    double best = 0;
+    std::string fastest;
+    for (size_t i = 1; i < 3; ++i) {
+      if (times[i]["speedup"] > best) fastest = times[i]["form"];
+      best = std::max(best, times[i]["speedup"].get<double>());
+    }
+    CHECK(column["quantize_takes"] == (best >= 1.03 ? fastest : "float"));
+  }
+  const auto cache = CacheHome() / "sparsefuse/latency.json";
+  CHECK(Contains(ReadFile(cache), "96x64+bias, 4 rows"));
+  CHECK(RunTool(arguments).out == first.out);
+
+  WriteFile(cache, "{");
+  const RunResult again = RunTool(arguments);
+  CHECK(again.exit_code == 0);
+  CHECK(Contains(again.err, "is no latency table of this version"));
+  CHECK(Contains(ReadFile(cache), "96x64+bias, 8 rows"));
+  CHECK(
+      Contains(RunTool({"kernels", "--shape", "96x64", "--rows", "2"}).out, "\nQuantizedLinear8 "));
 }
 
 TEST_CASE("kernels needs the library") {

@@ -39,6 +39,11 @@ TEST_CASE("usage errors name the flag and the nearest one") {
       {{"benchmark"}, "-m (the model) is missing"},
       {{"benchmark", "-m", "a.onnx", "--shape", "x=1xx2"}, "--shape"},
       {{"benchmark", "-m", "a.onnx", "--batch", "1,0"}, "--batch"},
+      {{"kernels", "--shape", "768"}, "--shape \"768\" is no size of a layer"},
+      {{"kernels", "--shape", "70000x8"}, "--shape"},
+      {{"kernels", "--shape", "8x8", "--rows", "0"}, "--rows"},
+      {{"kernels", "--shape", "8x8", "--density", "2"}, "--density"},
+      {{"kernels", "--rows", "8"}, "--rows and --density need --shape"},
       {{"passes", "quantise"}, "did you mean quantize?"},
   };
   const TempDir empty;

@@ -49,12 +49,19 @@ void WriteFile(const fs::path& path, std::string_view bytes) {
   if (!out) throw std::runtime_error("cannot write " + path.string());
 }
 
+fs::path CacheHome() {
+  static const TempDir folder;
+  return folder.path();
+}
+
 RunResult RunProgram(const std::vector<std::string>& argv, const fs::path& working_directory) {
   int out[2], err[2];
   if (pipe(out) || pipe(err)) throw std::runtime_error("pipe failed");
+  const std::string cache = CacheHome();
   const pid_t child = fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) {
+    setenv("XDG_CACHE_HOME", cache.c_str(), 1);
     dup2(open("/dev/null", O_RDONLY), 0);
     dup2(out[1], 1);
     dup2(err[1], 2);

@@ -33,6 +33,9 @@ class TempDir {
 std::string ReadFile(const std::filesystem::path& path);
 void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 
+// $XDG_CACHE_HOME of the programs that this process runs: what they remember lasts as long as it.
+std::filesystem::path CacheHome();
+
 // Runs a program with arguments (no shell), standard input empty.
 struct RunResult {
   int exit_code;  // 128 + signal if it was killed
