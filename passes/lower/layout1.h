@@ -11,12 +11,12 @@ namespace sparsefuse {
 
 // A layer's constants. Numbers are int64 [1].
 struct Layout1 {
-  Value* weights;     // decoded, in the order [groups, 32, 64]
-  Value* scale_code;  // uint8 [S, 32]
-  Value* scale_base;  // float []
-  Value* inputs;      // K
-  Value* outputs;     // N
-  Value* panels;
+  Value* weights;              // decoded, in the order [groups, 32, 64]
+  Value* scale_code;           // uint8 [S, 32]
+  Value* scale_base;           // float []
+  Value* inputs;               // K
+  Value* outputs;              // N
+  Value* panels = nullptr;     // OneOutputUnless sets it
   Value* quad = nullptr;       // uint16 [16·groups]; null: dense
   Value* group_ptr = nullptr;  // int32 [panels + 1]
   bool sparse() const { return quad != nullptr; }

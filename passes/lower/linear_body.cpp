@@ -108,9 +108,7 @@ Layout1 LayoutOf(Builder& b, const LinearOperator& op, const Graph& body) {
                  .scale_code = body.FindValue("scale_code"),
                  .scale_base = b.FloatAttribute("scale_base"),
                  .inputs = b.IntsAttribute("K"),
-                 .outputs = b.IntsAttribute("N"),
-                 .panels = nullptr};
-  layout.panels = DivideUp(b, layout.outputs, b.Ints({kPanelOutputs}));
+                 .outputs = b.IntsAttribute("N")};
   if (op.sparse) {
     layout.quad = body.FindValue("quad");
     layout.group_ptr = body.FindValue("group_ptr");
