@@ -99,6 +99,7 @@ void Compression::Load() {
   context_.seed = config_.seed;
   context_.emit = config_.output.emit;
   context_.measure = config_.measure;
+  context_.cache_folder = CacheFolder();
   context_.exclude_nodes = config_.nodes_to_exclude;
   context_.exclude_op_types = config_.op_types_to_exclude;
   context_.decisions = config_.decisions;

@@ -16,6 +16,7 @@
 #include "passes/latency/machine.h"
 #include "passes/latency/measure_layer.h"
 #include "passes/lower/linear_body.h"
+#include "passes/quantize/linear_forms.h"
 
 namespace sparsefuse {
 namespace {
@@ -72,13 +73,11 @@ Json DescribeOperators() {
   return operators;
 }
 
-// What a layer can be, in the order of the table; the first kFormsOfQuantize are what `quantize`
-// chooses from.
-constexpr size_t kFormsOfQuantize = 3;
+// What a layer can be, in the order of the table: first what `quantize` chooses from.
 std::vector<LayerForm> Forms(const KernelsOptions& options) {
   using Kind = LayerForm::Kind;
-  std::vector<LayerForm> forms = {
-      {}, {.kind = Kind::kStandardInt8}, {.kind = Kind::kOperator}, {.kind = Kind::kMatMulNBits}};
+  std::vector<LayerForm> forms = Int8Forms(Emit::kCustom);
+  forms.push_back({.kind = Kind::kMatMulNBits});
   for (const Encoding encoding : kEncodings) {
     if (encoding != Encoding::kInt8) forms.push_back({Kind::kOperator, encoding, 1});
   }
@@ -110,8 +109,7 @@ Json DescribeLayer(const KernelsOptions& options, const std::filesystem::path& l
                        {"ms", runs ? Json(ms[i]) : Json()},
                        {"speedup", runs ? Json(ms[0] / ms[i]) : Json()}});
     }
-    const FormChoice choice =
-        ChooseForm(table, shape, {&rows, 1}, std::span(forms).first(kFormsOfQuantize));
+    const FormChoice choice = ChooseForm(table, shape, {&rows, 1}, Int8Forms(Emit::kCustom));
     by_rows.push_back({{"rows", rows},
                        {"times", std::move(times)},
                        {"quantize_takes", FormName(forms[choice.form])}});

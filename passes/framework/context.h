@@ -55,6 +55,7 @@ struct Context {
   Emit emit = Emit::kCustom;
   bool measure = true;                     // false: no timing-dependent choice
   std::filesystem::path operator_library;  // libsparsefuse_ops.so
+  std::filesystem::path cache_folder;      // where measured times are remembered; empty: nowhere
   NodePatterns exclude_nodes;
   std::vector<std::string> exclude_op_types;  // operator types left alone
   Progress progress = [](std::string_view, int64_t, int64_t) {};

@@ -1,105 +1,32 @@
 #include "passes/quantize/linear_forms.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
-#include <cmath>
-#include <tuple>
+#include <algorithm>
+#include <functional>
+#include <numeric>
 
-#include "passes/engine/engine.h"
-#include "passes/lower/linear.h"
-#include "passes/quantize/linear_weights.h"
+#include "passes/latency/measure_layer.h"
 
 namespace sparsefuse {
 namespace {
 
-// The same layer several times over with its own weights, reading one X: the fixed cost of a run
-// weighs less, as it does in a whole model.
-constexpr int kCopies = 4;
-
-struct Case {
-  int64_t inputs, outputs;
-  bool bias;
-  std::vector<Dims> shapes;  // of X, one a batch size
-  auto operator<=>(const Case&) const = default;
-};
-
-// Deterministic values in [−1, 1): only timing depends on them.
-std::vector<float> Values(int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  uint32_t state = 12345;
-  for (float& v : values) {
-    state = state * 1664525u + 1013904223u;
-    v = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
-  }
-  return values;
+// Of a layer's X.
+int64_t Rows(const Dims& shape) {
+  const int64_t rows =
+      std::accumulate(shape.begin(), shape.end() - 1, int64_t{1}, std::multiplies<>());
+  return std::max<int64_t>(1, rows);
 }
 
-Model LayerModel(const Case& layer, LinearForm form, int64_t opset, const Dims& shape) {
-  Model model;
-  model.ir_version = 8;
-  model.opset_imports[""] = opset;
-  Graph& graph = model.graph();
-  ValueType type{.dtype = DType::kFloat, .has_shape = true, .dims = {}};
-  for (int64_t d : shape) type.dims.emplace_back(d);
-  Value* x = graph.AddGraphInput("x", type);
-  const std::vector<float> rows = Values(layer.inputs * layer.outputs);
-  const std::vector<float> bias = layer.bias ? Values(layer.outputs) : std::vector<float>{};
-  const QuantizedWeight weight =
-      QuantizeLinearWeight(rows, layer.inputs, layer.outputs, {}, PairBound::kAvx2, 1);
-  for (int copy = 0; copy < kCopies; ++copy) {
-    Builder builder(graph);  // one a copy, so that copies share no constants
-    if (form == LinearForm::kFloat) {
-      Value* w = graph.AddInitializer(graph.FreshName("w"),
-                                      Tensor::Of<float>({layer.inputs, layer.outputs}, rows));
-      Value* y = builder.Op("MatMul", {x, w});
-      if (layer.bias) {
-        y = builder.Op("Add", {y, builder.Constant(Tensor::Of<float>({layer.outputs}, bias))});
-      }
-      graph.AddGraphOutput(y);
-      continue;
-    }
-    Value* y = builder.Op("Identity", {x});  // its output is taken over below
-    Node* placeholder = y->producer();
-    graph.AddGraphOutput(y);
-    if (form == LinearForm::kCustom) {
-      EmitLinear(model, builder, x, StoreLayout1(builder, weight), weight, bias, Activation::kNone,
-                 y);
-    } else {
-      EmitStandardLinear8(builder, x, nullptr, weight, bias, y);
-    }
-    graph.RemoveNode(placeholder);
-  }
-  return model;
-}
-
-LinearChoice Measure(const Case& layer, int64_t opset, const Context& context) {
-  std::vector<LinearForm> forms = {LinearForm::kFloat, LinearForm::kStandard};
-  if (context.emit == Emit::kCustom) forms.push_back(LinearForm::kCustom);
-  SessionOptions options;
-  options.operator_library = context.operator_library;
-  std::vector<double> log_speedup(forms.size());
-  for (const Dims& shape : layer.shapes) {
-    std::vector<Session> sessions;
-    for (LinearForm form : forms) {
-      sessions.emplace_back(LayerModel(layer, form, opset, shape), options);
-    }
-    std::vector<const Session*> pointers;
-    for (const Session& session : sessions) pointers.push_back(&session);
-    const Tensor x = Tensor::Of<float>(shape, Values(*ElementCount(shape)));
-    const TimingOptions timing{.warmup = 2, .min_runs = 15, .min_seconds = 0.05, .max_seconds = 2};
-    const std::vector<Latency> latencies = TimeInterleaved(pointers, {{"x", x}}, timing);
-    for (size_t f = 0; f < forms.size(); ++f) {
-      log_speedup[f] += std::log(latencies[0].min_ms / latencies[f].min_ms);
-    }
-  }
-  LinearChoice choice;
-  for (size_t f = 1; f < forms.size(); ++f) {
-    const double speedup = std::exp(log_speedup[f] / static_cast<double>(layer.shapes.size()));
-    if (speedup <= choice.speedup) continue;
-    choice.speedup = speedup;
-    choice.form = speedup >= kSmallestGain ? forms[f] : LinearForm::kFloat;
-  }
-  return choice;
+LinearChoice Choose(LatencyTable& table, const LayerShape& shape, std::span<const int64_t> rows,
+                    std::span<const LayerForm> forms) {
+  const FormChoice choice = ChooseForm(table, shape, rows, forms);
+  std::vector<double> int8(choice.speedup.begin() + 1, choice.speedup.end());
+  std::sort(int8.begin(), int8.end(), std::greater<>());
+  return {.form = static_cast<LinearForm>(choice.form),
+          .speedup = int8[0],
+          .over_other = int8.size() > 1 && int8[1] > 0 ? int8[0] / int8[1] : 0};
 }
 
 }  // namespace
@@ -108,30 +35,46 @@ std::string_view FormName(LinearForm form) {
   switch (form) {
     case LinearForm::kFloat:
       return "float";
-    case LinearForm::kCustom:
-      return "custom";
     case LinearForm::kStandard:
       return "standard";
+    case LinearForm::kCustom:
+      return "custom";
   }
   return "?";
 }
 
-std::vector<LinearChoice> MeasureForms(const Model& model, const std::vector<LinearLayer>& layers,
-                                       const std::vector<std::vector<Dims>>& shapes,
-                                       const Context& context) {
-  std::map<Case, LinearChoice> measured;
+std::vector<LayerForm> Int8Forms(Emit emit) {
+  std::vector<LayerForm> forms = {{}, {.kind = LayerForm::Kind::kStandardInt8}};
+  if (emit == Emit::kCustom) forms.push_back({.kind = LayerForm::Kind::kOperator});
+  return forms;
+}
+
+std::string Describe(const LinearChoice& choice) {
+  std::string text(FormName(choice.form));
+  if (choice.speedup > 0) text += fmt::format(", ×{:.2f} over fp32", choice.speedup);
+  if (choice.over_other > 0) {
+    text += fmt::format(", ×{:.2f} over {} int8", choice.over_other,
+                        choice.form == LinearForm::kCustom ? "standard" : "custom");
+  }
+  return text;
+}
+
+std::vector<LinearChoice> ChooseLinearForms(const std::vector<LinearLayer>& layers,
+                                            const std::vector<std::vector<Dims>>& shapes,
+                                            const Context& context) {
+  LatencyTable table = MachineLatencies(
+      {.threads = 1, .operator_library = context.operator_library}, context.cache_folder);
+  const std::vector<LayerForm> forms = Int8Forms(context.emit);
   std::vector<LinearChoice> choices;
   for (size_t i = 0; i < layers.size(); ++i) {
-    Case layer{layers[i].inputs, layers[i].outputs, !layers[i].bias.empty(), {}};
-    for (const std::vector<Dims>& batch : shapes) layer.shapes.push_back(batch[i]);
-    auto found = measured.find(layer);
-    if (found == measured.end()) {
-      found = measured.emplace(layer, Measure(layer, model.opset(), context)).first;
-    }
-    choices.push_back(found->second);
+    std::vector<int64_t> rows;
+    for (const std::vector<Dims>& batch : shapes) rows.push_back(Rows(batch[i]));
+    const LayerShape shape{layers[i].inputs, layers[i].outputs, !layers[i].bias.empty()};
+    choices.push_back(Choose(table, shape, rows, forms));
     context.progress("layer timing", static_cast<int64_t>(i) + 1,
                      static_cast<int64_t>(layers.size()));
   }
+  for (const std::string& note : table.notes()) spdlog::warn("{}", note);
   return choices;
 }
 

@@ -1,38 +1,43 @@
-// How a linear layer is computed, chosen by measuring each form of each distinct shape on this
-// machine.
+// How a linear layer is computed, chosen by its times on this machine.
 
 #ifndef SPARSEFUSE_PASSES_QUANTIZE_LINEAR_FORMS_H_
 #define SPARSEFUSE_PASSES_QUANTIZE_LINEAR_FORMS_H_
 
-#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "passes/framework/context.h"
+#include "passes/latency/layer_form.h"
 #include "passes/quantize/linear.h"
 
 namespace sparsefuse {
 
 enum class LinearForm {
   kFloat,     // left as it is
+  kStandard,  // dynamic int8 in standard operators
   kCustom,    // QuantizedLinear8
-  kStandard,  // the same in standard operators
 };
-std::string_view FormName(LinearForm form);  // "float", "custom", "standard"
+std::string_view FormName(LinearForm form);  // "float", "standard", "custom"
+
+// What the latency table is asked for, in the order of LinearForm: all three, or without kCustom.
+std::vector<LayerForm> Int8Forms(Emit emit);
 
 struct LinearChoice {
   LinearForm form = LinearForm::kFloat;
-  double speedup = 0;  // over float, geometric mean over the batches; 0: not measured
+  double speedup = 0;     // of the fastest int8 form over float, geometric mean over the batches;
+                          // 0: not measured
+  double over_other = 0;  // of the same over the other int8 form; 0: there is none
 };
 
-inline constexpr double kSmallestGain = 1.03;  // below, a layer stays in float
+// "custom, ×2.10 over fp32, ×1.12 over standard int8", as far as it was measured.
+std::string Describe(const LinearChoice& choice);
 
-// One choice a layer. shapes[b][i]: the shape of layer i's X in the b-th batch size. Layers of
-// equal shapes are timed once: fp32, standard and (unless context.emit forbids) custom, interleaved
-// in one thread.
-std::vector<LinearChoice> MeasureForms(const Model& model, const std::vector<LinearLayer>& layers,
-                                       const std::vector<std::vector<Dims>>& shapes,
-                                       const Context& context);
+// One choice a layer, from the latency table of this machine for one thread. shapes[b][i]: the
+// shape of layer i's X in the b-th batch size.
+std::vector<LinearChoice> ChooseLinearForms(const std::vector<LinearLayer>& layers,
+                                            const std::vector<std::vector<Dims>>& shapes,
+                                            const Context& context);
 
 }  // namespace sparsefuse
 

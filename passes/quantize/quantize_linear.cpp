@@ -79,7 +79,7 @@ class LinearQuantizer {
   void Choose() {
     const LinearForm quantized =
         context_.emit == Emit::kCustom ? LinearForm::kCustom : LinearForm::kStandard;
-    choices_.assign(layers_.size(), LinearChoice{quantized, 0});
+    choices_.assign(layers_.size(), LinearChoice{.form = quantized});
     nlohmann::json& decisions = context_.decisions["quantize"]["linear"];
     if (decisions.is_object()) {
       Replay(decisions);
@@ -94,12 +94,13 @@ class LinearQuantizer {
       for (int64_t batch : batches) {
         shapes.push_back(InputShapes(model_, layers_, batch, context_));
       }
-      choices_ = MeasureForms(model_, layers_, shapes, context_);
+      choices_ = ChooseLinearForms(layers_, shapes, context_);
     }
+    const auto rounded = [](double ratio) { return std::round(ratio * 100) / 100; };
     for (size_t i = 0; i < layers_.size(); ++i) {
-      decisions[layers_[i].output->name()] = {
-          {"form", FormName(choices_[i].form)},
-          {"speedup", std::round(choices_[i].speedup * 100) / 100}};
+      nlohmann::json& decision = decisions[layers_[i].output->name()];
+      decision = {{"form", FormName(choices_[i].form)}, {"speedup", rounded(choices_[i].speedup)}};
+      if (choices_[i].over_other > 0) decision["over_other"] = rounded(choices_[i].over_other);
     }
   }
 
@@ -112,6 +113,7 @@ class LinearQuantizer {
         if (form == FormName(known)) choices_[i].form = known;
       }
       choices_[i].speedup = found->value("speedup", 0.0);
+      choices_[i].over_other = found->value("over_other", 0.0);
     }
   }
 
@@ -173,8 +175,7 @@ class LinearQuantizer {
     }
     stats_.Done(
         *layer.product,
-        fmt::format("int8 linear {}→{} ({}{})", layer.inputs, layer.outputs, FormName(choice.form),
-                    choice.speedup > 0 ? fmt::format(", ×{:.2f}", choice.speedup) : ""),
+        fmt::format("int8 linear {}→{} ({})", layer.inputs, layer.outputs, Describe(choice)),
         RelativeError(stored.rows, stored.weight));
     builder_.InsertBefore(layer.bias_add ? layer.bias_add : layer.product);
     if (choice.form == LinearForm::kCustom) {
