@@ -48,4 +48,12 @@ std::optional<int64_t> KnownTypes::rank(const Value& value) {
   return static_cast<int64_t>(type->dims.size());
 }
 
+std::optional<ValueType> KnownTypes::type(const Value& value) {
+  if (const Tensor* constant = value.constant()) {
+    return ValueType{constant->dtype(), true, {constant->dims().begin(), constant->dims().end()}};
+  }
+  const ValueType* found = Find(value);
+  return found ? std::optional(*found) : std::nullopt;
+}
+
 }  // namespace sparsefuse

@@ -22,6 +22,7 @@ class KnownTypes {
 
   DType dtype(const Value& value);                  // kUndefined: unknown
   std::optional<int64_t> rank(const Value& value);  // nullopt: unknown
+  std::optional<ValueType> type(const Value& value);
 
  private:
   const ValueType* Find(const Value& value);
