@@ -210,8 +210,9 @@ std::optional<Module> Classifier::MakeModule(const Atom& atom, ModuleKind kind,
     const std::vector<AxisId> leaves = flow_.atoms.Leaves(use.axis);
     if (std::find(leaves.begin(), leaves.end(), atom.leaf) == leaves.end()) continue;
     if (kind == ModuleKind::kChannels && use.attribute == "group" && !atom.producers.empty()) {
-      const bool whole_group = use.node->constant_input(1)->dims()[1] > 1;
-      if (whole_group) module.kind = ModuleKind::kChannelGroups;
+      // The weight need not be a constant: DequantizeLinear may stand between.
+      const AxisId channels_per_group = flow_.axes.at(use.node->input(1))[1];
+      if (channels_per_group != AxisAtoms::kOne) module.kind = ModuleKind::kChannelGroups;
     }
     module.sizes.push_back({use, flow_.atoms.Positions(use.axis, atom.leaf)});
     if (twice(module.sizes.back().unit_of)) {

@@ -75,8 +75,9 @@ std::vector<double> Direction(const Session& session, const MovableModel& movabl
       Doubles(session.Run(feeds, std::vector<std::string>{movable.moved})[0]);
   const std::vector<double> g = Doubles(gradient);
   const double size = Norm(value) / std::sqrt(static_cast<double>(g.size()));
-  const double stretch = std::sqrt(static_cast<double>(g.size())) / Norm(g);
-  for (size_t i = 0; i < g.size(); ++i) direction[i] = size * (direction[i] + stretch * g[i]);
+  for (size_t i = 0; i < g.size(); ++i) {
+    direction[i] = size * (direction[i] + static_cast<double>((g[i] > 0) - (g[i] < 0)));
+  }
   return direction;
 }
 
@@ -111,7 +112,7 @@ void CheckGradient(const Model& model, const Feeds& feeds, const std::string& te
   std::vector<double> steps = {judgement.step};
   if (judgement.whole_model) {
     const double unit = judgement.step * projection.size / std::fabs(claimed);
-    steps = {unit, unit / 10, unit / 100};
+    steps = {unit, unit / 3, unit / 10, unit / 30, unit / 100};
   }
   double error = std::numeric_limits<double>::infinity();
   for (const double step : steps) {

@@ -17,10 +17,10 @@ namespace sparsefuse::test {
 struct Judgement {
   double step;       // of each element of a random direction in [−1, 1]
   double tolerance;  // of the directional derivative, relative to what a random direction gives
-  // For whole models in float: the direction is half random and half the gradient's, where the
-  // outputs' rounding, ~1e-6 of their size, matters least, and the step is such that the projection
-  // moves by `step` of their size or 1/10 or 1/100 of it, whichever fits best: rounding asks for
-  // long steps, kinks for short ones.
+  // For whole models in float: the direction is half random and half the gradient's sign, so that
+  // the outputs' rounding, ~1e-6 of their size, matters little; the step is such that the
+  // projection moves by `step` of their size or 1/10 or 1/100 of it, whichever fits best: rounding
+  // asks for long steps, kinks for short ones.
   bool whole_model = false;
 };
 
