@@ -1,0 +1,51 @@
+// A product with a constant weight seen as a matrix, whatever operator computes it:
+//
+//   Y[T, m] = X[T, n] · W[n, m] + b[m]
+//
+// T runs over samples and tokens, or over samples and places of a convolution's output. A
+// convolution's X is what its window sees (im2col), n = input channels · kernel elements in the
+// weight's own order [Cin, kernel…]: channel c is the rows [c·k, (c + 1)·k) of W, k = n / Cin.
+
+#ifndef SPARSEFUSE_PASSES_STATISTICS_MATRIX_H_
+#define SPARSEFUSE_PASSES_STATISTICS_MATRIX_H_
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "onnx_io/model.h"
+
+namespace sparsefuse {
+
+struct MatrixView {
+  const Node* node;         // MatMul, Gemm, or Conv of one group
+  const Node* bias_add;     // the Add of a constant row after a MatMul, its only reader; or null
+  const Value* input;       // X
+  const Value* output;      // Y: of bias_add if there is one, else of node
+  const Value* weight;      // the constant, perhaps behind a Transpose node; may be shared
+  const Value* bias;        // constant; null: none
+  int64_t inputs, outputs;  // n, m
+  int64_t kernel;           // rows of W that go with one input channel; 1 but for convolutions
+  bool weight_is_rows;      // the constant lies as [m, n]
+  float weight_factor;      // Gemm's alpha: W = weight_factor · constant
+  float bias_factor;        // Gemm's beta
+};
+
+// The view of `node`; nothing for any other node, then `reason` (if given) says why: "weight is not
+// constant", "4 groups", … Weights may be float, double, float16 or bfloat16.
+std::optional<MatrixView> AsMatrix(const Node& node, std::string* reason = nullptr);
+
+Eigen::MatrixXd Weight(const MatrixView& view);  // [n, m], alpha multiplied in
+Eigen::VectorXd Bias(const MatrixView& view);  // [m], beta multiplied in; zeros where there is none
+
+// Replaces W and b by others of the same shape: in the constants' own layout and type; constants
+// that other nodes read are copied first. Where there was no bias one is added (an Add, Gemm's C,
+// Conv's B) unless `bias` is all zeros. `view` is of `model` and out of date afterwards; its output
+// keeps its name. InternalError on other shapes or numbers that are not finite.
+void SetWeight(Model& model, const MatrixView& view, const Eigen::MatrixXd& weight,
+               const Eigen::VectorXd& bias);
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_PASSES_STATISTICS_MATRIX_H_
