@@ -197,11 +197,14 @@ void Graph::RemoveInitializer(Value* value) {
 }
 
 void Graph::RemoveGraphInput(Value* value) {
-  SF_CHECK(value->graph_ == this && value->is_graph_input_ && value->initializer_);
+  SF_CHECK(value->graph_ == this && value->is_graph_input_);
+  SF_CHECK(value->initializer_ || (value->uses_.empty() && !value->is_graph_output_),
+           "input \"{}\" is still needed", value->name_);
   const auto found = std::find(inputs_.begin(), inputs_.end(), value);
   input_shells_.erase(input_shells_.begin() + (found - inputs_.begin()));
   inputs_.erase(found);
   value->is_graph_input_ = false;
+  if (!value->initializer_ && !value->sparse_shell_) DeleteValue(value);
 }
 
 void Graph::AddGraphOutput(Value* value) {
@@ -209,6 +212,16 @@ void Graph::AddGraphOutput(Value* value) {
   value->is_graph_output_ = true;
   outputs_.push_back(value);
   output_shells_.push_back(nullptr);
+}
+
+void Graph::RemoveGraphOutput(Value* value) {
+  SF_CHECK(value->graph_ == this && value->is_graph_output_);
+  for (size_t i = outputs_.size(); i-- > 0;) {
+    if (outputs_[i] != value) continue;
+    outputs_.erase(outputs_.begin() + static_cast<std::ptrdiff_t>(i));
+    output_shells_.erase(output_shells_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  value->is_graph_output_ = false;
 }
 
 std::vector<Node*> Graph::TopologicalOrder() const {

@@ -245,10 +245,12 @@ class Graph {
   // Must be unused, no graph output; if it is also a graph input only the default value goes and it
   // may be used. Sparse initializers too.
   void RemoveInitializer(Value* value);
-  // The value, which must have an initializer, is no longer a graph input.
+  // The value is no longer a graph input. It must have an initializer or be unused; then it is
+  // deleted.
   void RemoveGraphInput(Value* value);
   // Adds `value` to the graph's outputs (engine: intermediate tensors). Its type may be unknown.
   void AddGraphOutput(Value* value);
+  void RemoveGraphOutput(Value* value);  // the value stays
 
  private:
   friend class Model;

@@ -26,24 +26,29 @@ using Batches = std::vector<Feeds>;
 // fill the last one are left out, or, if there is no other, the last of them is repeated.
 Batches MakeBatches(const Dataset& data, std::span<const int64_t> samples, int64_t batch);
 
-// Calls compute(i, outputs) for each batch, several at the same time; what it keeps of batch i it
-// keeps to itself until merge(i) is called, for one batch at a time and in order.
-// At most context.threads batches are held between the two. The first error of the lowest batch is
-// thrown.
-using ComputeBatch = std::function<void(size_t batch, std::vector<Tensor> outputs)>;
-using MergeBatch = std::function<void(size_t batch)>;
-void RunBatches(const Model& model, const Batches& batches, std::span<const std::string> outputs,
-                const Context& context, const ComputeBatch& compute, const MergeBatch& merge);
+// A model that is run over batches, and what is wanted of it.
+struct BatchRun {
+  const Model& model;
+  const Batches& batches;
+  std::vector<std::string> outputs;  // any values of the main graph
+};
 
-// All outputs of all batches: [batch][output].
-std::vector<std::vector<Tensor>> RunBatches(const Model& model, const Batches& batches,
-                                            std::span<const std::string> outputs,
-                                            const Context& context);
+// Runs all of `runs` (which have as many batches each) on each batch: compute(i, outputs of each
+// run), several batches at the same time, so what it finds it keeps to itself; then merge(i) for
+// one batch after the other, in order. Batches between the two differ in i modulo context.threads.
+// The error thrown is that of the lowest batch.
+using ComputeBatch = std::function<void(size_t batch, std::vector<std::vector<Tensor>> outputs)>;
+using MergeBatch = std::function<void(size_t batch)>;
+void RunBatches(std::span<const BatchRun> runs, const Context& context, const ComputeBatch& compute,
+                const MergeBatch& merge);
+
+// Keeps all outputs of all batches: [batch][output].
+std::vector<std::vector<Tensor>> RunBatches(const BatchRun& run, const Context& context);
 
 // The graph input that tells padding (0) from tokens (1), if there is one: of shape [batch,
-// tokens], only 0 and 1 in all batches, a 1 in every sample, a 0 somewhere, and in the graph a way
-// of elementwise and shape operators from it to a Softmax, but none to an index of a Gather (as
-// token types have, which are 0 and 1 as well). Names do not matter.
+// tokens], only 0 and 1 in all batches, a 1 in every sample and a 0 somewhere; and in the graph
+// elementwise and shape operators alone lead from it to a Softmax or an attention operator. (Token
+// types are 0 and 1 as well, but they are indices of a Gather.) Names do not matter.
 std::optional<std::string> FindPaddingMask(const Model& model, const Batches& batches);
 
 // Which rows count: `dims` are those of a tensor but for its features, in the order of its rows.

@@ -70,10 +70,9 @@ std::vector<PairStatistics> CollectPairs(const Model& teacher, const Model& stud
                                          const std::optional<std::string>& mask,
                                          const Context& context);
 
-// How many samples a run so that the widest of these matrices' inputs stays within 64 MiB, at most
-// 16; runs `sample` once to see how large it is.
-int64_t ChooseBatch(const Model& model, std::span<const Rows> rows, int64_t sample,
-                    const Context& context);
+// How many samples a run so that the largest X of `views` takes at most 64 MiB: 1 to 16. Runs the
+// first sample of the fit split to see how many rows there are.
+int64_t ChooseBatch(const Model& model, std::span<const MatrixView> views, const Context& context);
 
 }  // namespace sparsefuse
 

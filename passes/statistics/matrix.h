@@ -12,6 +12,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "onnx_io/model.h"
@@ -19,17 +20,16 @@
 namespace sparsefuse {
 
 struct MatrixView {
-  const Node* node;         // MatMul, Gemm, or Conv of one group
-  const Node* bias_add;     // the Add of a constant row after a MatMul, its only reader; or null
-  const Value* input;       // X
-  const Value* output;      // Y: of bias_add if there is one, else of node
-  const Value* weight;      // the constant, perhaps behind a Transpose node; may be shared
-  const Value* bias;        // constant; null: none
-  int64_t inputs, outputs;  // n, m
-  int64_t kernel;           // rows of W that go with one input channel; 1 but for convolutions
-  bool weight_is_rows;      // the constant lies as [m, n]
-  float weight_factor;      // Gemm's alpha: W = weight_factor · constant
-  float bias_factor;        // Gemm's beta
+  const Node* node = nullptr;       // MatMul, Gemm, or Conv of one group
+  const Node* bias_add = nullptr;   // the Add of a constant row after a MatMul, its only reader
+  const Value* input = nullptr;     // X; for a Gemm with transA = 1 its transpose
+  const Value* output = nullptr;    // Y: of bias_add if there is one, else of node
+  const Value* weight = nullptr;    // the constant, perhaps behind a Transpose; may be shared
+  const Value* bias = nullptr;      // constant; null: none
+  int64_t inputs = 0, outputs = 0;  // n, m
+  int64_t kernel = 1;               // rows of W that go with one input channel
+  bool weight_is_rows = false;      // the constant lies as [m, n]
+  float weight_factor = 1, bias_factor = 1;  // Gemm's alpha, beta
 };
 
 // The view of `node`; nothing for any other node, then `reason` (if given) says why: "weight is not
@@ -45,6 +45,9 @@ Eigen::VectorXd Bias(const MatrixView& view);  // [m], beta multiplied in; zeros
 // keeps its name. InternalError on other shapes or numbers that are not finite.
 void SetWeight(Model& model, const MatrixView& view, const Eigen::MatrixXd& weight,
                const Eigen::VectorXd& bias);
+
+// A tensor of one of the four types from numbers, rounded to it.
+Tensor ToTensor(DType dtype, Dims dims, std::span<const double> values);
 
 }  // namespace sparsefuse
 

@@ -348,6 +348,26 @@ TEST_CASE("without its default an input stays an input") {
   CHECK_THROWS_AS(model.graph().RemoveGraphInput(w), InternalError);
 }
 
+TEST_CASE("outputs and inputs that nothing needs can be taken away") {
+  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 13]>
+    g (float[2] x, float[2] z) => (float[2] y, float[2] w) { y = Relu(x) w = Neg(z) })");
+  Graph& graph = model.graph();
+  Value* w = graph.FindValue("w");
+  CHECK_THROWS_AS(graph.RemoveGraphInput(graph.FindValue("z")), InternalError);
+  graph.RemoveGraphOutput(w);
+  CHECK(!w->is_graph_output());
+  graph.RemoveNode(w->producer());
+  graph.RemoveGraphInput(graph.FindValue("z"));
+  CHECK(!graph.FindValue("z"));
+  Verify(model);
+  onnx::ModelProto written;
+  REQUIRE(written.ParseFromString(SerializeModel(model)));
+  REQUIRE(written.graph().input_size() == 1);
+  CHECK(written.graph().input(0).name() == "x");
+  REQUIRE(written.graph().output_size() == 1);
+  CHECK(written.graph().output(0).name() == "y");
+}
+
 TEST_CASE("a clone shares bytes and nothing else") {
   Model model = ModelFromText(kNested);
   model.graph().AddInitializer("W", Tensor::Of<float>({4}, {1, 2, 3, 4}));
