@@ -126,7 +126,7 @@ std::string Decoder(const std::string& inputs, const std::string& sides, const s
   return fmt::format(
       R"((int64[b,s] ids{}) => (float[b,s,3] y)
          <float[7,4] table = ?, float[9,4] angles = ?, float[1,1] frequency = {{0.3}},
-          float[1,4,1] frequencies = ?, int64 zero = {{0}}, int64 one = {{1}},
+          float[1,4,1] frequencies = ?, float[2,4] bend = ?, int64 zero = {{0}}, int64 one = {{1}},
           int64[1] first = {{1}}, float low = {{-9.0}}, float[4,4] types = ?,
           float[4,4] wq = ?, float[4,4] wk = ?, float[4,4] wv = ?, float[4,4] wo = ?,
           float[4,3] head = ?> {{ {} y = MatMul({}, head) }})",
@@ -147,6 +147,7 @@ TEST_CASE("masks and positions go beside the stream") {
   struct Side {
     std::string what, inputs, sides, turn, mask;
     Names needed;
+    std::string join = "";  // is added to what the tokens stand for
   };
   for (const Side& side : {
            Side{"additive mask", ", int64[b,s] mask", additive, none, add, {"mask", "h0"}},
@@ -173,18 +174,35 @@ TEST_CASE("masks and positions go beside the stream") {
                 "r# = Mul(q#, i)",
                 open,
                 {"positions", "h0"}},
+           Side{"positions by shape alone, bent by weights",
+                "",
+                "l = Shape(ids) k = Gather(l, one) a = Range(zero, k, one) f = Cast<to = 1>(a) "
+                "g = Unsqueeze(f, first) gg = Concat<axis = 1>(g, g) i = MatMul(gg, bend)",
+                "r# = Mul(q#, i)",
+                open,
+                {"ids", "h0"}},
            Side{"kinds of tokens join before",
                 ", int64[b,s] kinds",
                 "kind = Gather(types, kinds)",
                 none,
                 open,
-                {"h0"}},
+                {"h0"},
+                "kind"},
+           Side{"places join before and in each layer",
+                "",
+                "l = Shape(ids) k = Gather(l, one) a = Range(zero, k, one) place = Gather(angles, "
+                "a)",
+                "r# = Add(q#, place)",
+                open,
+                {"ids", "h0"},
+                "place"},
        }) {
     INFO(side.what);
     std::string text = Decoder(side.inputs, side.sides, side.turn, side.mask);
-    if (side.what == "kinds of tokens join before") {
-      text.replace(text.find("e = Gather(table, ids)"), 22,
-                   "e0 = Gather(table, ids) e = Add(e0, kind)");
+    if (!side.join.empty()) {
+      const std::string lookup = "e = Gather(table, ids)";
+      text.replace(text.find(lookup), lookup.size(),
+                   fmt::format("e0 = Gather(table, ids) e = Add(e0, {})", side.join));
     }
     const Model model = Parse(text);
     CHECK(FindCuts(model) == Names{"h0", "h1"});

@@ -6,8 +6,11 @@
 
 #include <Eigen/Cholesky>
 
+#include "onnx_io/reader.h"
 #include "passes/framework/context.h"
 #include "tests/support/catch.h"
+#include "tests/support/npy_files.h"
+#include "tests/support/support.h"
 #include "tests/unit/analysis/graphs.h"
 #include "tests/unit/statistics/naive.h"
 
@@ -264,12 +267,15 @@ TEST_CASE("the least-squares fit from these moments is the best there is") {
 }
 
 TEST_CASE("one thread and several give the same bytes") {
-  // Wide enough for ONNX Runtime to split products over threads.
-  const Model model = Parse(R"((float[n,64,96] x) => (float[n,64,200] y) <float[96,200] w = ?>
-      { p = MatMul(x, w) y = Tanh(p) })");
-  const Batches batches = RandomBatches({3, 64, 96}, 5);
+  // ONNX Runtime adds up the 512 products of these in other portions when it gives each thread
+  // less than 64 of the 128 columns.
+  const Model model = Parse(R"((float[1,128,512] x) => (float[1,16,128] y)
+      <int64[1] begin = {0}, int64[1] end = {16}, int64[1] axis = {1}> {
+        a = Slice(x, begin, end, axis) t = Transpose<perm = [0, 2, 1]>(x)
+        y = MatMul(a, t) })");
+  const Batches batches = RandomBatches({1, 128, 512}, 5);
   const RowRequest requests[] = {{{"x"}}, {{"y"}}};
-  const RowPair pairs[] = {{{"x"}, {"y"}}};
+  const RowPair pairs[] = {{{"a"}, {"y"}}};
   Context one, three;
   three.threads = 3;
   const auto a = CollectRows(model, requests, batches, {}, one);
@@ -312,6 +318,67 @@ TEST_CASE("activations that are not finite are an error that names them") {
   } catch (const UserError& error) {
     CHECK(error.code == ErrorCode::kEngine);
     CHECK(error.where == "tensor \"y\"");
+  }
+}
+
+TEST_CASE("the batch is as large as its rows allow") {
+  // 64·64 places of 16·9 floats: 2.25 MiB a sample. With a kernel of 11 by 11 30.25 MiB, two
+  // samples; with 64 channels 121 MiB. A linear layer on 1 row is never a reason.
+  struct Case {
+    int channels, kernel;
+    int64_t batch;
+  };
+  for (const auto& [channels, kernel, batch] :
+       {Case{16, 3, 16}, Case{16, 11, 2}, Case{64, 11, 1}}) {
+    INFO(channels << ' ' << kernel);
+    const Model model = Parse(fmt::format(
+        R"((float[n,{0},64,64] x) => (float[n,5] y) <float[2,{0},{1},{1}] k = ?, float[2,5] w = ?>
+           {{ c = Conv<auto_pad = "SAME_UPPER">(x, k) p = GlobalAveragePool(c) f = Flatten(p)
+              y = MatMul(f, w) }})",
+        channels, kernel));
+    const test::TempDir folder;
+    test::WriteFile(folder / "data.npz",
+                    test::NpzBytes({{"x", test::RandomTensor({3, channels, 64, 64}, 1)}}));
+    const Dataset data = Dataset::Load(folder / "data.npz", model);
+    Context context;
+    context.calibration = &data;
+    context.splits = MakeSplits(3, 1);
+    const MatrixView views[] = {*AsMatrix(*Producer(model, "c")), *AsMatrix(*Producer(model, "y"))};
+    CHECK(ChooseBatch(model, views, context) == batch);
+    CHECK(ChooseBatch(model, {views + 1, 1}, context) == 16);
+  }
+}
+
+TEST_CASE("the assets: whose rows are padded, and how many count") {
+  const auto assets = test::Assets();
+  if (!assets) return;
+  for (const char* name : {"encoder-sst2", "stories260k", "resnet8-cifar10"}) {
+    INFO(name);
+    const Model model = ReadModel(*assets / name / "model.onnx");
+    const Dataset data = Dataset::Load(*assets / name / "calibration.npz", model);
+    std::vector<int64_t> samples;
+    for (int64_t i = 0; i < 40; ++i) samples.push_back(i);
+    const Batches batches = MakeBatches(data, samples, 16);
+    const std::optional<std::string> mask = FindPaddingMask(model, batches);
+    CHECK(mask.has_value() == (std::string(name) == "encoder-sst2"));
+    std::vector<RowRequest> requests;
+    for (const Node* node : model.graph().TopologicalOrder()) {
+      if (const auto view = AsMatrix(*node)) requests.push_back({InputRows(*view), false});
+    }
+    CHECK(requests.size() >= 9);
+    const auto found = CollectRows(model, requests, batches, mask, {});
+    if (!mask) continue;
+    double tokens = 0;
+    for (const Feeds& feeds : batches) {
+      for (const auto& [input, tensor] : feeds) {
+        for (const int64_t value : tensor.ToInts()) tokens += input == *mask ? value : 0;
+      }
+    }
+    // 4 layers of 6 matrices, then pooler and classifier.
+    REQUIRE(found.size() == 26);
+    for (size_t i = 0; i < 24; ++i) CHECK(found[i].count == tokens);
+    CHECK(found[24].count == 40);
+    CHECK(found[25].count == 40);
   }
 }
 

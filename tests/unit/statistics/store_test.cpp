@@ -1,5 +1,7 @@
 #include "passes/statistics/store.h"
 
+#include <chrono>
+
 #include "tests/support/catch.h"
 #include "tests/support/support.h"
 #include "tests/unit/analysis/graphs.h"
@@ -73,10 +75,10 @@ TEST_CASE("another model or other data has statistics of its own") {
   weight[17] += 1;
   other.model.graph().FindValue("w")->set_initializer(Tensor::Of<float>({3, 300}, weight));
   CHECK(!other.Store().Find("moments"));
-  Fixture shuffled;
-  shuffled.context = fixture.context;
-  std::swap(shuffled.batches[0], shuffled.batches[1]);
-  CHECK(!shuffled.Store().Find("moments"));
+  Fixture later;
+  later.context = fixture.context;
+  later.batches[1][0].second = test::RandomTensor({2, 3}, 3);
+  CHECK(!later.Store().Find("moments"));
 }
 
 TEST_CASE("files that are damaged or foreign are ignored with a note") {
@@ -112,6 +114,25 @@ TEST_CASE("files that are damaged or foreign are ignored with a note") {
   StatisticsStore again = fixture.Store();
   CHECK(!again.Find("moments"));
   CHECK(again.notes().size() == 1);
+}
+
+TEST_CASE("when too much is kept the oldest goes") {
+  const Fixture fixture;
+  const fs::path folder = fixture.context.cache_folder / "statistics";
+  fs::create_directories(folder);
+  const auto now = fs::file_time_type::clock::now();
+  int age = 0;
+  for (const char* name : {"young.stats", "old.stats", "another.kind"}) {
+    test::WriteFile(folder / name, "");
+    fs::resize_file(folder / name, uintmax_t{5} << 29);  // 2.5 GiB, sparse
+    fs::last_write_time(folder / name, now - std::chrono::hours(++age));
+  }
+  StatisticsStore store = fixture.Store();
+  store.Keep("moments", Some());
+  CHECK(fs::exists(folder / "young.stats"));
+  CHECK(!fs::exists(folder / "old.stats"));
+  CHECK(fs::exists(folder / "another.kind"));
+  CHECK(store.Find("moments"));
 }
 
 TEST_CASE("without a folder nothing is kept, and where none can be made it is noted") {
