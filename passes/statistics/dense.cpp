@@ -18,9 +18,7 @@ DampedCholesky Decompose(const Eigen::MatrixXd& h, double relative) {
   const double mean = h.diagonal().mean();
   double damping = relative * (mean > 0 ? mean : 1);
   for (;; damping *= 10) {  // ends: at the latest when damping exceeds every row's sum
-    Eigen::MatrixXd damped = h;
-    damped.diagonal().array() += damping;
-    Eigen::LLT<Eigen::MatrixXd> factor(damped);
+    Eigen::LLT<Eigen::MatrixXd> factor(h + damping * Eigen::MatrixXd::Identity(h.rows(), h.cols()));
     if (factor.info() == Eigen::Success) return {std::move(factor), damping};
   }
 }

@@ -101,9 +101,9 @@ class Products {
       return Tensor::Of<float>({rows.rows(), rows.cols()},
                                {rows.data(), static_cast<size_t>(rows.size())});
     };
+    const Tensor right = tensor(b), left = &a == &b ? right : tensor(a);
     // Eigen's matrices lie by columns, so bᵀ·a by rows is what is wanted.
-    const Tensor product =
-        sessions_[batch % sessions_.size()].Run({{"a", tensor(b)}, {"b", tensor(a)}})[0];
+    const Tensor product = sessions_[batch % sessions_.size()].Run({{"a", right}, {"b", left}})[0];
     return Eigen::Map<const Eigen::MatrixXf>(product.data<float>().data(), a.cols(), b.cols());
   }
 
@@ -196,7 +196,13 @@ struct CenteredSum {
   }
 };
 
-Eigen::MatrixXd Symmetric(const Eigen::MatrixXd& sum) { return (sum + sum.transpose()) / 2; }
+// Takes out what rounding left between the two triangles.
+Eigen::MatrixXd Symmetric(Eigen::MatrixXd sum) {
+  for (Eigen::Index j = 0; j < sum.cols(); ++j) {
+    for (Eigen::Index i = 0; i < j; ++i) sum(i, j) = sum(j, i) = (sum(i, j) + sum(j, i)) / 2;
+  }
+  return sum;
+}
 
 size_t Slots(const Context& context) { return static_cast<size_t>(std::max(1, context.threads)); }
 
@@ -256,7 +262,7 @@ std::vector<RowStatistics> CollectRows(const Model& model, std::span<const RowRe
   for (size_t i = 0; i < requests.size(); ++i) {
     statistics[i].count = sums[i].count;
     statistics[i].mean = std::move(sums[i].a_mean);
-    if (requests[i].gram) statistics[i].gram = Symmetric(sums[i].sum);
+    if (requests[i].gram) statistics[i].gram = Symmetric(std::move(sums[i].sum));
   }
   return statistics;
 }
@@ -309,7 +315,7 @@ std::vector<PairStatistics> CollectPairs(const Model& teacher, const Model& stud
   std::vector<PairStatistics> statistics(pairs.size());
   for (size_t i = 0; i < pairs.size(); ++i) {
     statistics[i] = {crosses[i].count, std::move(crosses[i].b_mean), std::move(crosses[i].a_mean),
-                     Symmetric(grams[i].sum), std::move(crosses[i].sum)};
+                     Symmetric(std::move(grams[i].sum)), std::move(crosses[i].sum)};
   }
   return statistics;
 }
