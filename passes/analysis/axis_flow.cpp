@@ -95,6 +95,21 @@ void AxisTracer::FreezeNumbers(const Value* value) {
   }
 }
 
+void AxisTracer::AddSize(const SizeUse& use) {
+  flow.sizes.push_back(use);
+  if (!use.attribute.empty() || !use.node->input(use.input)) return;
+  const ShapeNumbers* known = numbers.Find(use.node->input(use.input));
+  const auto element = static_cast<size_t>(use.element);
+  if (!known || element >= known->elements.size()) return;
+  const std::vector<AxisId> here = atoms().Leaves(use.axis);
+  for (const AxisId from : known->elements[element].computed_from) {
+    for (const AxisId leaf : atoms().Leaves(from)) {
+      if (std::find(here.begin(), here.end(), leaf) != here.end()) continue;
+      atoms().Freeze(leaf, "its size is used as a number");
+    }
+  }
+}
+
 void AxisTracer::SetFrozen(const Value* value, const std::string& reason) {
   if (!value) return;
   const auto sizes = Sizes(value);

@@ -171,7 +171,7 @@ void Reshape(AxisTracer& tracer, const Node& node) {
   for (size_t i = 0; i < targets->size(); ++i) {
     // A copied size follows only if it is still the axis that it copies.
     if (!matcher.written(i)) continue;
-    tracer.flow.sizes.push_back({&node, 1, attribute, static_cast<int64_t>(i), matcher.out()[i]});
+    tracer.AddSize({&node, 1, attribute, static_cast<int64_t>(i), matcher.out()[i]});
   }
 }
 

@@ -40,6 +40,9 @@ class AxisTracer {
   void FreezeFrom(const Value* value, size_t first_axis, const std::string& reason);
   // The size of an axis has become a value: the axis must stay.
   void FreezeNumbers(const Value* value);
+  // Input `use.input` of the node holds the axis's size, which is written anew when the axis
+  // shrinks: what else the number was computed from must stay.
+  void AddSize(const SizeUse& use);
   // Everything that the node reads is frozen, and its outputs are new frozen axes.
   void Opaque(const Node& node, const std::string& reason);
   // Output i gets frozen axes of the inferred sizes.

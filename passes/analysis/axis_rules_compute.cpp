@@ -185,7 +185,7 @@ void Convolution(AxisTracer& tracer, const Node& node) {
     tracer.Record(Role::kContractedWithWeight, node, px1->inner);
     tracer.Record(Role::kConvolved, node, x[1]);
     if (transposed) channels = atoms.Prod(std::vector{pw0->outer, w[1]});
-    tracer.flow.sizes.push_back({&node, 0, "group", 0, px1->outer});
+    tracer.AddSize({&node, 0, "group", 0, px1->outer});
   }
   tracer.Record(Role::kProduced, node, channels);
   tracer.Record(Role::kConvolved, node, channels);

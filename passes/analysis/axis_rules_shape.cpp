@@ -104,6 +104,8 @@ void Split(AxisTracer& tracer, const Node& node) {
     const int64_t each = (total + count - 1) / count;
     sizes.emplace(static_cast<size_t>(count), each);
     sizes->back() = total - each * (count - 1);
+    // The sizes would follow from the count, if they could be told from it.
+    if (sizes->back() != each) tracer.atoms().Freeze(x[*axis], "split unevenly without sizes");
   }
   const auto parts = sizes && sizes->size() == node.outputs().size()
                          ? tracer.atoms().Partition(x[*axis], *sizes)
@@ -114,8 +116,7 @@ void Split(AxisTracer& tracer, const Node& node) {
     Axes out = x;
     out[*axis] = (*parts)[i];
     tracer.Set(node.outputs()[i], std::move(out));
-    tracer.flow.sizes.push_back(
-        {&node, 1, attribute ? "split" : "", static_cast<int64_t>(i), (*parts)[i]});
+    tracer.AddSize({&node, 1, attribute ? "split" : "", static_cast<int64_t>(i), (*parts)[i]});
   }
 }
 
@@ -159,7 +160,7 @@ std::optional<AxisId> SliceAxis(AxisTracer& tracer, const Node& node, AxisId axi
                                       parts->begin() + static_cast<long>(to));
     if (covered.empty()) return;
     const std::string name = !attribute ? "" : input == 1 ? "starts" : "ends";
-    tracer.flow.sizes.push_back({&node, input, name, range.element, atoms.Sum(covered), from_end});
+    tracer.AddSize({&node, input, name, range.element, atoms.Sum(covered), from_end});
   };
   if (range.start > 0) use(1, 0, mine, false);
   if (range.start < 0) use(1, mine, parts->size(), true);
@@ -246,7 +247,7 @@ void Expand(AxisTracer& tracer, const Node& node) {
     const std::optional<int64_t> size = wanted[i].integer();
     if (grows) it = tracer.atoms().NewLeaf(size ? *size : AxisAtoms::kOpen);
     if (size && *size != 1) {
-      tracer.flow.sizes.push_back({&node, 1, "", static_cast<int64_t>(i), it});
+      tracer.AddSize({&node, 1, "", static_cast<int64_t>(i), it});
     }
     if (!grows && wanted[i].axis) tracer.atoms().Unify(it, *wanted[i].axis);
   }
@@ -274,7 +275,7 @@ void Tile(AxisTracer& tracer, const Node& node) {
       continue;
     }
     out[i] = tracer.atoms().NewLeaf(times);
-    tracer.flow.sizes.push_back({&node, 1, "", static_cast<int64_t>(i), out[i]});
+    tracer.AddSize({&node, 1, "", static_cast<int64_t>(i), out[i]});
   }
   tracer.Set(node.output(0), std::move(out));
 }
@@ -321,7 +322,7 @@ void ConstantOfShape(AxisTracer& tracer, const Node& node) {
       continue;
     }
     out.push_back(tracer.atoms().NewLeaf(size ? *size : AxisAtoms::kOpen));
-    if (size) tracer.flow.sizes.push_back({&node, 0, "", static_cast<int64_t>(i), out.back()});
+    if (size) tracer.AddSize({&node, 0, "", static_cast<int64_t>(i), out.back()});
   }
   tracer.Set(node.output(0), std::move(out));
 }

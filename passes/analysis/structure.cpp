@@ -15,7 +15,8 @@ struct Atom {
   AxisId leaf;
   std::vector<std::pair<const Value*, size_t>> occurrences;  // constants, and the axis in each
   std::set<const Node*> producers, consumers;
-  bool contracted = false, batch = false, beside_softmax = false, convolved = false, joined = false;
+  std::set<const Node*> contractions;  // products of two activations that sum over it
+  bool batch = false, beside_softmax = false, convolved = false, joined = false;
 };
 
 bool IsWeightType(DType dtype) {
@@ -63,6 +64,9 @@ class Classifier {
   }
   std::optional<ModuleKind> Classify(const Atom& atom, std::string& why) const;
   std::optional<Module> MakeModule(const Atom& atom, ModuleKind kind, std::string& why) const;
+  std::vector<const Node*> Sorted(const std::set<const Node*>& nodes) const;
+  // The node's activations that `leaf` runs through; no positions where the axis is open.
+  void AddReads(const Node& node, AxisId leaf, std::vector<ModuleRead>& reads) const;
   void ListFrozen(const std::map<AxisId, std::string>& stays,
                   std::vector<FrozenAxes>& frozen) const;
   size_t First(const Module& module) const { return order_.at(module.producers.front()); }
@@ -106,7 +110,7 @@ void Classifier::Note(const AxisEvent& event) {
         atom.producers.insert(event.node);
         break;
       case AxisRole::kContracted:
-        atom.contracted = true;
+        atom.contractions.insert(event.node);
         break;
       case AxisRole::kBatch:
         atom.batch = true;
@@ -154,7 +158,7 @@ std::optional<ModuleKind> Classifier::Classify(const Atom& atom, std::string& wh
     return std::nullopt;
   }
   if (InsideHeads(atom) && !atom.batch) {
-    return atom.contracted ? ModuleKind::kHeadWidthQk : ModuleKind::kHeadWidthV;
+    return !atom.contractions.empty() ? ModuleKind::kHeadWidthQk : ModuleKind::kHeadWidthV;
   }
   if (atom.consumers.empty()) {
     why = "no product with a weight sums over it";
@@ -175,7 +179,7 @@ std::optional<ModuleKind> Classifier::Classify(const Atom& atom, std::string& wh
     }
     return ModuleKind::kHeads;
   }
-  if (atom.contracted) {
+  if (!atom.contractions.empty()) {
     why = "summed over in a product of two activations";
     return std::nullopt;
   }
@@ -220,14 +224,20 @@ std::optional<Module> Classifier::MakeModule(const Atom& atom, ModuleKind kind,
       return std::nullopt;
     }
   }
-  const auto sorted = [&](const std::set<const Node*>& nodes) {
-    std::vector<const Node*> list(nodes.begin(), nodes.end());
-    std::sort(list.begin(), list.end(),
-              [&](const Node* a, const Node* b) { return order_.at(a) < order_.at(b); });
-    return list;
-  };
-  module.producers = sorted(atom.producers);
-  module.consumers = sorted(atom.consumers);
+  module.producers = Sorted(atom.producers);
+  module.consumers = Sorted(atom.consumers);
+  for (const Node* node : module.consumers) AddReads(*node, atom.leaf, module.reads);
+  for (const Node* node : Sorted(atom.contractions)) {
+    // Zeros in one of the two factors are enough.
+    const size_t count = module.reads.size();
+    AddReads(*node, atom.leaf, module.reads);
+    module.reads.resize(std::min(module.reads.size(), count + 1));
+  }
+  if (std::any_of(module.reads.begin(), module.reads.end(),
+                  [](const ModuleRead& read) { return read.unit_of.empty(); })) {
+    why = "summed over together with an axis of open size";
+    return std::nullopt;
+  }
   if (kind == ModuleKind::kHeadWidthQk || kind == ModuleKind::kHeadWidthV) {
     module.reason = "the width of all heads together is for factorize";
     module.residual = false;
@@ -235,6 +245,27 @@ std::optional<Module> Classifier::MakeModule(const Atom& atom, ModuleKind kind,
     module.reason = "part of a residual stream: removing one touches every layer on it";
   }
   return module;
+}
+
+std::vector<const Node*> Classifier::Sorted(const std::set<const Node*>& nodes) const {
+  std::vector<const Node*> list(nodes.begin(), nodes.end());
+  std::sort(list.begin(), list.end(),
+            [&](const Node* a, const Node* b) { return order_.at(a) < order_.at(b); });
+  return list;
+}
+
+void Classifier::AddReads(const Node& node, AxisId leaf, std::vector<ModuleRead>& reads) const {
+  for (size_t input = 0; input < node.inputs().size(); ++input) {
+    const auto axes = flow_.axes.find(node.input(input));
+    if (flow_.IsWeight(node.input(input)) || axes == flow_.axes.end()) continue;
+    for (size_t i = 0; i < axes->second.size(); ++i) {
+      const std::vector<AxisId> leaves = flow_.atoms.Leaves(axes->second[i]);
+      if (std::find(leaves.begin(), leaves.end(), leaf) == leaves.end()) continue;
+      const bool open = flow_.atoms.size(axes->second[i]) == AxisAtoms::kOpen;
+      reads.push_back({&node, input, i, axes->second.size(), {}});
+      if (!open) reads.back().unit_of = flow_.atoms.Positions(axes->second[i], leaf);
+    }
+  }
 }
 
 void Classifier::ListFrozen(const std::map<AxisId, std::string>& stays,

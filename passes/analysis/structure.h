@@ -43,6 +43,15 @@ struct ModuleSize {
   std::vector<int64_t> unit_of;
 };
 
+// An operand of a product that sums over the module's units: with zeros at a unit's positions the
+// unit has no part in the result.
+struct ModuleRead {
+  const Node* node;
+  size_t input;
+  size_t axis, rank;             // of the operand
+  std::vector<int64_t> unit_of;  // as ModuleAxis
+};
+
 // One atom and everything it runs through: its units are removed from all of these together.
 struct Module {
   ModuleKind kind;
@@ -52,6 +61,9 @@ struct Module {
   std::vector<ModuleAxis> axes;
   std::vector<ModuleSize> sizes;
   std::vector<const Node*> producers, consumers;  // products with weights, in topological order
+  // The consumers' activations, and one of two activations that are summed over in a product: what
+  // has to be switched off to switch a unit off.
+  std::vector<ModuleRead> reads;
   bool residual = false;  // carried past layers by additions: removing a unit touches all of them
   // Why it is left alone unless a configuration names it; empty: it is pruned by default.
   std::string reason;

@@ -26,7 +26,7 @@ std::string Line(const Module& module) {
 }  // namespace
 
 Model ParseGraph(std::string text) {
-  static const std::regex weight(R"(float\[([0-9,]+)\] (\w+) = \?)");
+  static const std::regex weight(R"(float\[([0-9,]+)\] (\w+) = ([?+]))");
   unsigned state = 1;
   for (std::smatch match; std::regex_search(text, match, weight);) {
     int64_t count = 1;
@@ -36,11 +36,12 @@ Model ParseGraph(std::string text) {
       count *= std::stoll(dims.substr(begin), &length);
       begin += length + 1;
     }
+    const double low = match[3] == "+" ? 0.1 : -0.5;
     std::string values;
     for (int64_t i = 0; i < count; ++i) {
       state = state * 1664525U + 1013904223U;  // Numerical Recipes' generator
       values +=
-          fmt::format("{}{:.5f}", i ? "," : "", static_cast<int>(state >> 16) / 65536.0 - 0.5);
+          fmt::format("{}{:.5f}", i ? "," : "", static_cast<int>(state >> 16) / 65536.0 + low);
     }
     text = match.prefix().str() + "float[" + dims + "] " + match[2].str() + " = {" + values + "}" +
            match.suffix().str();

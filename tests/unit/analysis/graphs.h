@@ -11,7 +11,8 @@
 
 namespace sparsefuse::test {
 
-// ModelFromText, with `float[2,3] w = ?` for weights of any values: small, fixed, all different.
+// ModelFromText, with `float[2,3] w = ?` for weights of any values: small, fixed, all different;
+// `= +` for positive ones.
 Model ParseGraph(std::string text);
 
 // A line for each module without those that have a reason, then for each block:
