@@ -6,9 +6,11 @@
 
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/structure_text.h"
 #include "cli/text.h"
 #include "onnx_io/reader.h"
 #include "passes/analysis/inventory.h"
+#include "passes/analysis/structure.h"
 #include "passes/data/match.h"
 #include "passes/quantize/convolution_plan.h"
 #include "passes/quantize/embedding.h"
@@ -25,6 +27,7 @@ struct Inspection {
   Model model;
   uint64_t file_bytes = 0;
   Inventory inventory;
+  Structure structure;
   std::vector<Finding> layers;  // action: can be compressed; reason: cannot
 };
 
@@ -114,6 +117,8 @@ std::string AsText(const Inspection& inspection, const InspectOptions& options) 
   const Detail detail = options.common.verbosity > 0 ? Detail::kEach : Detail::kGrouped;
   FindingLines layers = Summarize(inspection.layers, detail);
   if (layers.done.empty()) layers.done.push_back("nothing");
+  StructureLines structure = Describe(inspection.structure);
+  if (structure.prunable.empty()) structure.prunable.push_back("nothing that can be pruned");
 
   std::string text =
       Line("model", fmt::format("{} · {} parameters", Printable(options.model.filename().string()),
@@ -132,8 +137,10 @@ std::string AsText(const Inspection& inspection, const InspectOptions& options) 
       fmt::format("{}{}: {}", inventory.nodes,
                   inventory.subgraphs > 0 ? " in " + Plural(inventory.subgraphs + 1, "graph") : "",
                   OperatorsText(inventory)));
-  return text + List("functions", functions) + List("metadata", metadata) + "can be compressed\n" +
-         List("", layers.done) +
+  text += List("functions", functions) + List("metadata", metadata) +
+          List("structure", structure.prunable) + List("left out", structure.left_alone) +
+          List("frozen", structure.frozen);
+  return text + "can be compressed\n" + List("", layers.done) +
          (layers.skipped.empty() ? "" : "stays as it is\n" + List("", layers.skipped));
 }
 
@@ -155,6 +162,7 @@ Json AsJson(const Inspection& inspection, const InspectOptions& options) {
                {"operators", inspection.inventory.operators},
                {"functions", Json::array()},
                {"metadata", Json::object()},
+               {"structure", StructureJson(inspection.structure)},
                {"compressible", Json::array()},
                {"not_compressible", Json::array()}};
   for (const auto& [domain, version] : model.opset_imports) json["opsets"][domain] = version;
@@ -190,6 +198,7 @@ void Run(const InspectOptions& options) {
   Inspection inspection{.model = ReadModel(options.model)};
   inspection.file_bytes = FileBytes(inspection.model, options.model.string());
   inspection.inventory = TakeInventory(inspection.model);
+  inspection.structure = FindStructure(inspection.model);
   inspection.layers = FindCompressible(inspection.model);
   if (options.common.format == Format::kJson) return PrintJson(AsJson(inspection, options));
   Print(AsText(inspection, options));

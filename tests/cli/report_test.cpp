@@ -97,13 +97,25 @@ TEST_CASE("inspect shows what a model consists of and what can be compressed") {
   CHECK(result["operators"] == json({{"MatMul", 2}, {"Relu", 1}}));
   CHECK(result["inputs"][0]["type"] == "float [batch,64]");
   CHECK(result["compressible"].size() == 2);
+  const json& structure = result["structure"];
+  REQUIRE(structure["modules"].size() == 1);
+  CHECK(structure["modules"][0] ==
+        json({{"kind", "neurons"},
+              {"units", 96},
+              {"parameters_per_unit", 64 + 32},
+              {"tensors", {{{"name", "first"}, {"axis", 1}}, {{"name", "second"}, {"axis", 0}}}}}));
+  CHECK(structure["blocks"].empty());
+  CHECK(structure["frozen"][0]["reason"] == "axis of a graph input");
   const RunResult human = RunTool({"inspect", work / "model.onnx", "-v"});
   CHECK(Contains(human.out, "fc1 (MatMul): linear layer 64→96"));
+  CHECK(Contains(human.out, "structure 1 × 96 neurons\n"));
+  CHECK(Contains(human.out, "frozen    64 in 1 weight: axis of a graph input\n"));
 
   REQUIRE(RunTool(work.Compress({"-q"})).exit_code == 0);
   const json compressed = JsonOf({"inspect", work / "out/model.onnx"});
   CHECK(compressed["functions"][0]["name"] == "QuantizedLinear8");
   CHECK(compressed["compressible"].empty());
+  CHECK(compressed["structure"]["modules"].empty());
   CHECK(compressed["metadata"].contains("sparsefuse.version"));
 }
 
