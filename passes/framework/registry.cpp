@@ -7,11 +7,13 @@
 
 namespace sparsefuse {
 
+extern const PassInfo kPrune;
 extern const PassInfo kQuantize;
 
 const std::vector<const PassInfo*>& AllPasses() {
   static const std::vector<const PassInfo*> passes = {
-      &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks, &kRemoveDead, &kQuantize};
+      &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks,
+      &kRemoveDead, &kPrune,         &kQuantize};
   return passes;
 }
 

@@ -1,0 +1,148 @@
+#include "passes/prune/prunable.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "passes/engine/engine.h"
+#include "passes/lower/builder.h"
+
+namespace sparsefuse {
+namespace {
+
+// The constant behind a product's weight input, perhaps through a Transpose.
+const Value* WeightOf(const Node& node) {
+  if (!node.Is("MatMul") && !node.Is("Gemm") && !node.Is("Conv") && !node.Is("ConvTranspose")) {
+    return nullptr;
+  }
+  for (const Value* input : {node.input(1), node.input(0)}) {
+    const Value* value = input;
+    while (value && value->producer() && value->producer()->Is("Transpose")) {
+      value = value->producer()->input(0);
+    }
+    if (value && value->constant() && IsFloating(value->constant()->dtype())) return value;
+  }
+  return nullptr;
+}
+
+std::optional<Consumer> MakeConsumer(const Module& module, const Node& node, std::string& reason) {
+  std::string why;
+  const std::optional<MatrixView> matrix = AsMatrix(node, &why);
+  if (!matrix) {
+    reason = fmt::format("{} is no plain product: {}", node.Describe(), why);
+    return std::nullopt;
+  }
+  const size_t axis = matrix->weight_is_rows ? 1 : 0;
+  for (const ModuleAxis& it : module.axes) {
+    if (it.tensor != matrix->weight || it.axis != axis) continue;
+    Consumer consumer{*matrix, {}, it.unit_of, node.Is("Conv")};
+    for (const int64_t unit : it.unit_of) {
+      consumer.unit_of.insert(consumer.unit_of.end(), static_cast<size_t>(matrix->kernel), unit);
+    }
+    return consumer;
+  }
+  reason = fmt::format("its units were not found in the weight of {}", node.Describe());
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<Prunable> FindPrunable(const Structure& structure) {
+  std::vector<Prunable> result;
+  for (const Module& module : structure.modules) {
+    Prunable prunable{.module = &module, .reason = module.reason};
+    const Node* first = module.consumers.empty() ? nullptr : module.consumers.front();
+    prunable.name = fmt::format("{} {} before {}", module.units, Name(module.kind),
+                                first ? first->Describe() : std::string("nothing"));
+    for (const Node* node : module.consumers) {
+      std::optional<Consumer> consumer = MakeConsumer(module, *node, prunable.reason);
+      if (!consumer) break;
+      prunable.consumers.push_back(std::move(*consumer));
+    }
+    if (prunable.reason.empty() && module.units < 2) prunable.reason = "a single unit";
+    if (prunable.reason.empty() && prunable.consumers.empty()) prunable.reason = "nothing reads it";
+    result.push_back(std::move(prunable));
+  }
+  return result;
+}
+
+ProductCosts::ProductCosts(const Model& model, Unit unit, const Context& context) {
+  std::vector<const Node*> products;
+  for (const Node* node : model.graph().TopologicalOrder()) {
+    if (WeightOf(*node)) products.push_back(node);
+  }
+  std::vector<double> runs(products.size(), 1);  // multiply-adds an element of the weight
+  if (unit == Unit::kFlops) {
+    Model probe = model.Clone();
+    Builder builder(probe.graph());
+    std::vector<std::string> shapes;
+    for (const Node* node : products) {
+      Value* shape = builder.Op("Shape", {probe.graph().FindValue(node->output(0)->name())});
+      shapes.push_back(shape->name());
+    }
+    const Session session(WithOutputs(probe, shapes), {.threads = context.threads});
+    const Dataset& data = *context.calibration;
+    const std::vector<int64_t> samples(
+        static_cast<size_t>(std::max<int64_t>(1, data.fixed_batch())), 0);
+    const std::vector<Tensor> results = session.Run(data.Gather(samples), shapes);
+    for (size_t i = 0; i < products.size(); ++i) {
+      const Dims dims = results[i].ToInts();
+      const bool image = products[i]->Is("Conv") || products[i]->Is("ConvTranspose");
+      const int64_t outputs = image ? dims[1] : dims.back();
+      runs[i] = static_cast<double>(*ElementCount(dims)) / static_cast<double>(outputs) /
+                static_cast<double>(samples.size());
+    }
+  }
+  for (size_t i = 0; i < products.size(); ++i) {
+    const Value* weight = WeightOf(*products[i]);
+    const double cost = runs[i] * static_cast<double>(weight->constant()->size());
+    if (unit == Unit::kParameters && per_weight_.count(weight)) continue;
+    per_weight_[weight] += cost;
+    total_ += cost;
+  }
+}
+
+double ProductCosts::Of(std::span<const Prunable* const> modules) const {
+  std::map<const Value*, double> touched;
+  for (const Prunable* prunable : modules) {
+    for (const ModuleAxis& axis : prunable->module->axes) {
+      const auto cost = per_weight_.find(axis.tensor);
+      if (cost != per_weight_.end()) touched.insert(*cost);
+    }
+  }
+  double sum = 0;
+  for (const auto& [weight, cost] : touched) sum += cost;
+  return sum;
+}
+
+double ProductCosts::Saved(std::span<const Keep> keeps) const {
+  // Positions that stay, of each axis of each weight: several modules can run through one axis.
+  std::map<std::pair<const Value*, size_t>, std::vector<bool>> stays;
+  for (const Keep& keep : keeps) {
+    for (const ModuleAxis& axis : keep.module->axes) {
+      if (!per_weight_.count(axis.tensor)) continue;
+      std::vector<bool>& positions = stays[{axis.tensor, axis.axis}];
+      positions.resize(axis.unit_of.size(), true);
+      for (size_t i = 0; i < positions.size(); ++i) {
+        const int64_t unit = axis.unit_of[i];
+        if (unit >= 0 && !std::binary_search(keep.units.begin(), keep.units.end(), unit)) {
+          positions[i] = false;
+        }
+      }
+    }
+  }
+  std::map<const Value*, double> left;
+  for (const auto& [key, positions] : stays) {
+    const auto share = static_cast<double>(std::count(positions.begin(), positions.end(), true)) /
+                       static_cast<double>(positions.size());
+    const auto [weight, fresh] = left.try_emplace(key.first, 1.0);
+    weight->second *= share;
+  }
+  double saved = 0;
+  for (const auto& [weight, share] : left) saved += per_weight_.at(weight) * (1 - share);
+  return saved;
+}
+
+}  // namespace sparsefuse

@@ -1,0 +1,49 @@
+// The chosen units leave their consumers: with the survivors solved anew on what the pruned model
+// itself feeds them, block after block (reference §7.3), or as the options were found.
+
+#ifndef SPARSEFUSE_PASSES_PRUNE_RESOLVE_H_
+#define SPARSEFUSE_PASSES_PRUNE_RESOLVE_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "passes/framework/context.h"
+#include "passes/prune/prunable.h"
+
+namespace sparsefuse {
+
+struct Choice {
+  const Prunable* prunable;
+  std::vector<int64_t> kept;  // ascending
+};
+
+// How the consumers of removed units change.
+enum class Repair {
+  kNone,      // the units' rows become zero
+  kRefit,     // solved on the original's inputs
+  kSequence,  // solved on the student's inputs, anchored at the original's outputs
+};
+
+// One consumer of a choice.
+struct RepairReport {
+  std::string subject;   // its node
+  double teacher_share;  // α of kSequence: 1 anchored at the original's inputs, 0 at the student's
+                         // own; −1: no sequence
+  double error = -1;     // of the block's output on the select split, relative; −1: not measured
+};
+
+// `model` with all shapes as they were and the removed units' rows zero in every consumer.
+// kRefit and kSequence need context.calibration.
+//
+//   W' = (Ĥ_KK + λI)⁻¹ (C_K W + λ W_K),  b' = b + μᵀW − μ̂ᵀW',  C := αC + (1 − α)Ĥ
+//
+// for α of 1, ½ and 0; taken is what makes the block's output on the select split differ least from
+// the original's. Consumers that met fewer than 4 rows of data an input get α = 0.
+Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repair repair,
+                      const Context& context, std::vector<RepairReport>& reports);
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_PASSES_PRUNE_RESOLVE_H_

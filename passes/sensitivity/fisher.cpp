@@ -1,0 +1,308 @@
+#include "passes/sensitivity/fisher.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numbers>
+#include <utility>
+
+#include "passes/autodiff/gradients.h"
+#include "passes/data/metrics.h"
+#include "passes/data/random.h"
+#include "passes/engine/engine.h"
+#include "passes/lower/builder.h"
+#include "passes/statistics/batches.h"
+
+namespace sparsefuse {
+namespace {
+
+// Samples a sweep. All activations of a sweep are in memory, so few.
+constexpr int64_t kBatch = 4;
+
+// Of −log and division by √p.
+constexpr float kLeastRootProbability = 1e-6F;
+
+double Normal(uint64_t seed, uint64_t counter) {
+  // Box and Muller 1958.
+  const auto unit = [&](uint64_t i) {
+    return (static_cast<double>(RandomAt(seed, i) >> 11) + 0.5) * 0x1p-53;
+  };
+  return std::sqrt(-2 * std::log(unit(2 * counter))) *
+         std::cos(2 * std::numbers::pi * unit(2 * counter + 1));
+}
+
+// The output that seeds start at, seen on one run.
+struct Head {
+  std::string name;
+  Dims dims;  // of a run of `batch` samples
+  int64_t batch = 1;
+  OutputKind kind = OutputKind::kLogits;
+  bool classes = false;
+  double answers = 1;  // of one sample
+};
+
+SessionOptions Options(const Context& context) {
+  return {.threads = context.threads, .operator_library = context.operator_library};
+}
+
+Head FindHead(const Model& model, const Context& context, std::span<const int64_t> samples) {
+  const Dataset& data = *context.calibration;
+  Head head;
+  head.batch = std::max<int64_t>(1, data.fixed_batch());
+  const Session session(model, Options(context));
+  const std::vector<Tensor> results =
+      session.Run(data.Gather(samples.first(static_cast<size_t>(head.batch))));
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!IsFloating(results[i].dtype())) continue;
+    const bool classes = results[i].rank() > 1 && results[i].dims().back() > 1;
+    if (!head.name.empty() && (head.classes || !classes)) continue;
+    head.name = session.outputs()[i].name;
+    head.dims = results[i].dims();
+    head.classes = classes;
+    head.answers = static_cast<double>(results[i].size()) / static_cast<double>(head.batch) /
+                   static_cast<double>(classes ? results[i].dims().back() : 1);
+    if (classes) head.kind = DetectOutputKind(results[i]);
+  }
+  if (head.name.empty()) {
+    throw UserError(ErrorCode::kUnsupported, "the model has no floating-point output")
+        .InFile(model.source);
+  }
+  return head;
+}
+
+// Root mean square of what the outputs differ by, of an output without classes.
+double Spread(const Model& model, const Head& head, const Context& context,
+              std::span<const int64_t> samples) {
+  const Session session(model, Options(context));
+  double sum = 0, squares = 0, count = 0;
+  const std::vector<std::string> names = {head.name};
+  ForEachBatch(session, *context.calibration, samples, kBatch, names,
+               [&](std::span<const Tensor> results, std::span<const int64_t>) {
+                 for (const float x : results[0].ToFloats()) {
+                   sum += x;
+                   squares += static_cast<double>(x) * x;
+                   ++count;
+                 }
+               });
+  const double mean = sum / count;
+  return std::sqrt(std::max(squares / count - mean * mean, 1e-12));
+}
+
+// v, from the head's output and a new graph input ε, whose name is returned in `noise`.
+Value* SeedValue(Model& model, const Head& head, double spread, std::string& noise) {
+  Graph& graph = model.graph();
+  Value* z = graph.FindValue(head.name);
+  noise = graph.FreshName("seed_noise");
+  Value* epsilon = graph.AddGraphInput(noise, ValueType{DType::kFloat, false, {}});
+  Builder builder(graph);
+  Value* last = builder.Ints({-1});
+  if (!head.classes) {
+    return builder.Op("Mul", {epsilon, builder.Float(static_cast<float>(1 / spread))});
+  }
+  if (head.kind == OutputKind::kProbabilities) {
+    Value* root = builder.Op("Sqrt", {builder.Cast(z, DType::kFloat)});
+    return builder.Op("Div",
+                      {epsilon, builder.Op("Max", {root, builder.Float(kLeastRootProbability)})});
+  }
+  Value* p =
+      builder.Op("Softmax", {builder.Cast(z, DType::kFloat)}, AttributeList("axis", int64_t{-1}));
+  Value* root = builder.Op("Sqrt", {p});
+  Value* drawn = builder.Op("Mul", {root, epsilon});
+  Value* dot = builder.Op("ReduceSum", {drawn, last}, AttributeList("keepdims", int64_t{1}));
+  return builder.Op("Sub", {drawn, builder.Op("Mul", {p, dot})});
+}
+
+class Taps {
+ public:
+  Taps(Model& model, const Dataset& data)
+      : graph_(model.graph()), builder_(graph_), fixed_batch_(data.fixed_batch()) {}
+
+  // [samples, length]
+  std::string Mask(const Tap& tap, Value* gradient) {
+    Value* product = builder_.Op("Mul", {graph_.FindValue(tap.tensor), gradient});
+    if (tap.image) {
+      Value* flat = builder_.Op("Reshape", {product, PerSample({tap.length, -1})});
+      return Sum(flat, {2});
+    }
+    return Sum(builder_.Op("Reshape", {product, PerSample({-1, tap.length})}), {1});
+  }
+
+  // [length]
+  std::string Columns(const Tap& tap, Value* gradient) {
+    Value* squares = builder_.Op("Mul", {gradient, gradient});
+    if (tap.image) {
+      Value* flat = builder_.Op("Reshape", {squares, PerSample({tap.length, -1})});
+      return Sum(flat, {0, 2});
+    }
+    return Sum(builder_.Op("Reshape", {squares, builder_.Ints({-1, tap.length})}), {0});
+  }
+
+ private:
+  std::string Sum(Value* value, std::vector<int64_t> axes) {
+    Value* sum = builder_.Op("ReduceSum", {value, builder_.Ints(std::move(axes))},
+                             AttributeList("keepdims", int64_t{0}));
+    return sum->name();
+  }
+
+  // The shape [samples of the run, rest…].
+  Value* PerSample(std::vector<int64_t> rest) {
+    if (fixed_batch_ > 0) {
+      rest.insert(rest.begin(), fixed_batch_);
+      return builder_.Ints(rest);
+    }
+    Value* shape = builder_.Op("Shape", {graph_.inputs().front()});
+    Value* first = builder_.Op("Slice", {shape, builder_.Ints({0}), builder_.Ints({1})});
+    return builder_.Op("Concat", {first, builder_.Ints(std::move(rest))},
+                       AttributeList("axis", int64_t{0}));
+  }
+
+  Graph& graph_;
+  Builder builder_;
+  int64_t fixed_batch_;
+};
+
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// ε for these samples. The noise of a sample is its own, whatever batch it comes in.
+Tensor Noise(const Head& head, uint64_t stream, std::span<const int64_t> samples) {
+  Dims dims = head.dims;
+  const auto count = static_cast<int64_t>(samples.size());
+  if (!dims.empty() && head.batch != count) dims[0] = dims[0] / head.batch * count;
+  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
+  const size_t each = values.size() / samples.size();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const size_t sample = std::min(i / each, samples.size() - 1);
+    values[i] = static_cast<float>(
+        Normal(RandomAt(stream, static_cast<uint64_t>(samples[sample])), i - sample * each));
+  }
+  return Tensor::Of<float>(dims, values);
+}
+
+std::vector<std::string> Distinct(const FisherRequest& request) {
+  std::vector<std::string> names;
+  for (const auto* taps : {&request.masks, &request.columns}) {
+    for (const Tap& tap : *taps) names.push_back(tap.tensor);
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+// The backward sweep and the sums that are asked for: names of masks, then of columns.
+std::vector<std::string> AddTaps(Model& model, const Head& head, const std::string& seed,
+                                 const FisherRequest& request, const Dataset& data) {
+  const std::vector<std::string> tensors = Distinct(request);
+  const std::vector<Seed> seeds = {{head.name, seed}};
+  const Gradients gradients = AddGradients(model, tensors, seeds);
+  std::map<std::string, Value*> gradient_of;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (gradients.values[i].empty()) {
+      throw UserError(ErrorCode::kUnsupported,
+                      fmt::format("no gradient reaches \"{}\"", Printable(tensors[i])))
+          .InFile(model.source);
+    }
+    gradient_of[tensors[i]] = model.graph().FindValue(gradients.values[i]);
+  }
+  Taps taps(model, data);
+  std::vector<std::string> outputs;
+  for (const Tap& tap : request.masks) {
+    outputs.push_back(taps.Mask(tap, gradient_of.at(tap.tensor)));
+  }
+  for (const Tap& tap : request.columns) {
+    outputs.push_back(taps.Columns(tap, gradient_of.at(tap.tensor)));
+  }
+  return outputs;
+}
+
+}  // namespace
+
+Fisher CollectFisher(const Model& model, const FisherRequest& request, const Context& context,
+                     std::span<const int64_t> samples, int64_t draws) {
+  const Dataset& data = *context.calibration;
+  const Head head = FindHead(model, context, samples);
+  Model swept = model.Clone();
+  const double spread = head.classes ? 1 : Spread(model, head, context, samples);
+  std::string noise;
+  Value* seed = SeedValue(swept, head, spread, noise);
+  const std::vector<std::string> outputs = AddTaps(swept, head, seed->name(), request, data);
+  const Model tapped = WithOutputs(swept, outputs);
+
+  const Batches batches = MakeBatches(data, samples, kBatch);
+  const int64_t batch = data.fixed_batch() > 0 ? data.fixed_batch() : kBatch;
+  Fisher fisher;
+  fisher.answers = head.answers;
+  for (const Tap& tap : request.columns) {
+    fisher.columns.emplace_back(Eigen::VectorXd::Zero(tap.length));
+  }
+  std::vector<std::vector<std::vector<float>>> found(batches.size());  // [batch][output]
+  std::vector<std::vector<float>> rows(request.masks.size());
+  for (int64_t draw = 0; draw < draws; ++draw) {
+    const uint64_t stream = RandomAt(context.seed, static_cast<uint64_t>(draw));
+    Batches noisy = batches;
+    for (size_t b = 0; b < noisy.size(); ++b) {
+      const int64_t first = static_cast<int64_t>(b) * batch;
+      const auto count =
+          std::min<size_t>(static_cast<size_t>(batch), samples.size() - static_cast<size_t>(first));
+      noisy[b].emplace_back(
+          noise, Noise(head, stream, samples.subspan(static_cast<size_t>(first), count)));
+    }
+    const BatchRun run{tapped, noisy, outputs};
+    RunBatches(
+        std::span(&run, 1), context,
+        [&](size_t b, std::vector<std::vector<Tensor>> results) {
+          for (const Tensor& result : results[0]) found[b].push_back(result.ToFloats());
+        },
+        [&](size_t b) {
+          for (size_t i = 0; i < rows.size(); ++i) {
+            rows[i].insert(rows[i].end(), found[b][i].begin(), found[b][i].end());
+          }
+          for (size_t i = 0; i < fisher.columns.size(); ++i) {
+            const std::vector<float>& sums = found[b][rows.size() + i];
+            fisher.columns[i] += Eigen::Map<const Eigen::VectorXf>(
+                                     sums.data(), static_cast<Eigen::Index>(sums.size()))
+                                     .cast<double>();
+          }
+          found[b].clear();
+          context.progress(
+              "gradients",
+              draw * static_cast<int64_t>(batches.size()) + static_cast<int64_t>(b) + 1,
+              draws * static_cast<int64_t>(batches.size()));
+        });
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t length = request.masks[i].length;
+    fisher.samples = static_cast<int64_t>(rows[i].size()) / length;
+    fisher.masks.push_back(
+        Eigen::Map<const RowMajor>(rows[i].data(), fisher.samples, length).cast<double>());
+  }
+  for (Eigen::VectorXd& column : fisher.columns) column /= static_cast<double>(fisher.samples);
+  return fisher;
+}
+
+std::vector<std::string> Unreachable(const Model& model, std::span<const std::string> tensors) {
+  std::vector<std::string> reasons(tensors.size());
+  Model swept = model.Clone();
+  std::vector<Seed> seeds;
+  for (const Value* output : model.graph().outputs()) {
+    if (output->type() && IsFloating(output->type()->dtype)) seeds.push_back({output->name(), ""});
+  }
+  const Gradients gradients = AddGradients(swept, tensors, seeds);
+  for (const Barrier& barrier : gradients.barriers) {
+    for (const std::string& tensor : barrier.tensors) {
+      const auto found = std::find(tensors.begin(), tensors.end(), tensor);
+      if (found == tensors.end()) continue;
+      reasons[static_cast<size_t>(found - tensors.begin())] =
+          fmt::format("no gradient passes {}: {}", barrier.node, barrier.reason);
+    }
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (gradients.values[i].empty() && reasons[i].empty()) {
+      reasons[i] = "no differentiable path leads from it to an output";
+    }
+  }
+  return reasons;
+}
+
+}  // namespace sparsefuse
