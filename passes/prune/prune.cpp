@@ -113,6 +113,12 @@ class Prune final : public Pass {
     return settings;
   }
 
+  // The other criteria have units of their own.
+  bool PredictsKl() const {
+    const Criterion criterion = Settings().criterion;
+    return criterion == Criterion::kObs || criterion == Criterion::kFisher;
+  }
+
   Repair RepairKind() const {
     const std::string& name = params_.String("repair");
     return name == "sequence" ? Repair::kSequence
@@ -307,10 +313,11 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<
     keeps.push_back({module.prunable->module, choice->kept});
     const auto option = std::find_if(module.options.begin(), module.options.end(),
                                      [&](const PruneOption& o) { return o.kept == choice->kept; });
+    std::string action = fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
     const double kl =
         option->measured >= 0 ? option->measured : option->predicted * module.correction;
-    stats.Done(node, fmt::format("{} → {} {}, KL {:.2g} alone", module.prunable->module->units,
-                                 choice->kept.size(), Name(module.prunable->module->kind), kl));
+    if (PredictsKl()) action += fmt::format(", KL {:.2g} alone", kl);
+    stats.Done(node, std::move(action));
   }
   const double saved = costs.Saved(keeps);
   stats.findings.push_back(
