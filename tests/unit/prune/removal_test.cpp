@@ -180,6 +180,32 @@ agraph (float[2,4] x) => (float[2,3] y, float[2,3] z)
   }
 }
 
+TEST_CASE("slices with ends counted from the back") {
+  const Model model = ParseGraph(R"(
+<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[2,4] x) => (float[2,3] y, float[2,3] z, float[2,3] u)
+<float[4,15] w = ?, float[4,3] v1 = ?, float[6,3] v2 = ?, float[5,3] v3 = ?, int64[1] zero = {0},
+ int64[1] one = {1}, int64[1] four = {4}, int64[1] back = {-5}, int64[1] most = {9223372036854775807}>
+{
+  a = MatMul (x, w)
+  first = Slice (a, zero, four, one)
+  middle = Slice (a, four, back, one)
+  last = Slice (a, back, most, one)
+  y = MatMul (first, v1)
+  z = MatMul (middle, v2)
+  u = MatMul (last, v3)
+}
+)");
+  const Structure structure = FindStructure(model);
+  REQUIRE(structure.modules.size() == 3);
+  std::vector<Keep> all;
+  for (const Module& module : structure.modules) {
+    all.push_back({&module, {0, module.units - 1}});
+    CheckUnits(model, std::vector{all.back()}, RandomFeeds(model, 1));
+  }
+  CheckUnits(model, all, RandomFeeds(model, 2));
+}
+
 TEST_CASE("quantised weights: codes, scales and zero points of what is removed go together") {
   const Model model = ParseGraph(R"(
 <ir_version: 10, opset_import: ["" : 21]>
