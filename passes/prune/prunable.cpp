@@ -53,9 +53,7 @@ std::vector<Prunable> FindPrunable(const Structure& structure) {
   std::vector<Prunable> result;
   for (const Module& module : structure.modules) {
     Prunable prunable{.module = &module, .reason = module.reason};
-    const Node* first = module.consumers.empty() ? nullptr : module.consumers.front();
-    prunable.name = fmt::format("{} {} before {}", module.units, Name(module.kind),
-                                first ? first->Describe() : std::string("nothing"));
+    prunable.name = fmt::format("{} {}", module.units, Name(module.kind));
     for (const Node* node : module.consumers) {
       std::optional<Consumer> consumer = MakeConsumer(module, *node, prunable.reason);
       if (!consumer) break;

@@ -26,7 +26,7 @@ struct Consumer {
 
 struct Prunable {
   const Module* module;
-  std::string name;  // "8 attention heads before /layer.0/output/dense/MatMul"
+  std::string name;  // "8 attention heads"
   std::vector<Consumer> consumers;
   std::vector<int64_t> counts;  // of units to keep, that come into question; descending
   std::string reason;           // why it cannot be pruned; empty: it can

@@ -185,9 +185,11 @@ void Prune::RequireOptions(const std::vector<ModuleOptions>& options) const {
   for (const ModuleOptions& module : options) {
     if (!module.options.empty()) return;
     if (module.reason.find("rows of data") != std::string::npos) data = true;
-    if (reasons.size() < 300) {
-      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", module.prunable->name,
-                             module.reason);
+    const Module& of = *module.prunable->module;
+    if (reasons.size() < 300 && !of.consumers.empty()) {
+      reasons +=
+          fmt::format("{}{} before {}: {}", reasons.empty() ? "" : "; ", module.prunable->name,
+                      of.consumers.front()->Describe(), module.reason);
     }
   }
   if (reasons.empty()) reasons = "no heads, neurons or channels were found";
@@ -316,7 +318,8 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<
     std::string action = fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
     const double kl =
         option->measured >= 0 ? option->measured : option->predicted * module.correction;
-    if (PredictsKl()) action += fmt::format(", KL {:.2g} alone", kl);
+    if (PredictsKl())
+      action += kl < 1e-3 ? ", KL below 0.001 alone" : fmt::format(", KL {:.3f} alone", kl);
     stats.Done(node, std::move(action));
   }
   const double saved = costs.Saved(keeps);
