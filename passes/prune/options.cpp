@@ -173,15 +173,7 @@ double MeasureKl(const Model& model, const Session& teacher, const Prunable& pru
   for (size_t i = 0; i < prunable.consumers.size(); ++i) {
     SetRefit(student, prunable, i, RefitConsumer(prunable, obs, i, option.kept));
   }
-  const Session session(student, {.threads = context.threads});
-  std::vector<int64_t> samples = context.splits.select;
-  if (static_cast<int64_t>(samples.size()) > kMostMeasured) samples.resize(kMostMeasured);
-  const Comparison comparison = CompareModels(teacher, session, *context.calibration, samples);
-  const double kl = comparison.main().Kl();
-  if (!std::isnan(kl)) return std::max(kl, 0.0);
-  // One value an answer: half the squared error over the outputs' spread, as the seeds have it.
-  const Distances& distances = comparison.main();
-  return 0.5 * distances.error_energy / std::max(distances.reference_energy, 1e-30);
+  return SelectKl(student, teacher, context);
 }
 
 void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleOptions& module) {
@@ -216,6 +208,16 @@ std::vector<int64_t> KeepCounts(const Module& module, int64_t neuron_multiple,
     if (count > 0 && (counts.empty() || count < counts.back())) counts.push_back(count);
   }
   return counts;
+}
+
+double SelectKl(const Model& student, const Session& teacher, const Context& context) {
+  const Session session(student, {.threads = context.threads});
+  std::vector<int64_t> samples = context.splits.select;
+  if (static_cast<int64_t>(samples.size()) > kMostMeasured) samples.resize(kMostMeasured);
+  const Distances distances = CompareModels(teacher, session, *context.calibration, samples).main();
+  if (const double kl = distances.Kl(); !std::isnan(kl)) return std::max(kl, 0.0);
+  // One value an answer: half the squared error over the outputs' energy.
+  return 0.5 * distances.error_energy / std::max(distances.reference_energy, 1e-30);
 }
 
 std::vector<ObsModule> CollectObs(const Model& model, std::span<const Prunable* const> modules,

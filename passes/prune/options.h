@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "passes/engine/engine.h"
 #include "passes/framework/context.h"
 #include "passes/prune/group_obs.h"
 #include "passes/prune/prunable.h"
@@ -56,6 +57,10 @@ std::vector<int64_t> KeepCounts(const Module& module, int64_t neuron_multiple,
 // corrected by what that shows.
 std::vector<ModuleOptions> FindOptions(const Model& model, std::span<const Prunable> modules,
                                        const OptionSettings& settings, const Context& context);
+
+// KL(teacher ‖ student) per answer on the select split, in nats; of outputs without classes half
+// the squared error over the energy.
+double SelectKl(const Model& student, const Session& teacher, const Context& context);
 
 // --- the parts of it that applying a choice needs, too ---
 

@@ -37,6 +37,18 @@ std::string_view UnitName(ModuleKind kind) {
   return "";
 }
 
+std::string_view RepairText(Repair repair) {
+  switch (repair) {
+    case Repair::kNone:
+      return "stays as it was";
+    case Repair::kRefit:
+      return "was refitted";
+    case Repair::kSequence:
+      return "was solved block after block";
+  }
+  return "";
+}
+
 // "pattern=count"
 struct KeepRule {
   std::string pattern;
@@ -89,15 +101,15 @@ class Prune final : public Pass {
                                                              : ProductCosts::Unit::kParameters,
                              context);
     std::vector<Choice> choices = Choose(options, costs);
-    std::vector<RepairReport> repairs;
+    Repair repair = RepairKind();
     std::optional<Model> removed;
     while (!choices.empty() && !removed) {
-      repairs.clear();
-      const Model masked = RepairSurvivors(original, choices, RepairKind(), context, repairs);
+      repair = RepairKind();
+      const Model masked = Repaired(original, choices, context, repair);
       removed = RemoveVerified(masked, structure, choices, context, stats);
     }
     if (removed) model = std::move(*removed);
-    Report(options, choices, costs, stats);
+    Report(options, choices, costs, repair, stats);
     stats.changed = !choices.empty();
     return stats;
   }
@@ -127,6 +139,8 @@ class Prune final : public Pass {
   }
 
   std::vector<Prunable> Candidates(const Structure& structure, const Context& context) const;
+  Model Repaired(const Model& original, const std::vector<Choice>& choices, const Context& context,
+                 Repair& repair) const;
   void RequireOptions(const std::vector<ModuleOptions>& options) const;
   std::vector<Choice> Choose(const std::vector<ModuleOptions>& options,
                              const ProductCosts& costs) const;
@@ -134,7 +148,7 @@ class Prune final : public Pass {
                                       std::vector<Choice>& choices, const Context& context,
                                       PassStats& stats) const;
   void Report(const std::vector<ModuleOptions>& options, const std::vector<Choice>& choices,
-              const ProductCosts& costs, PassStats& stats) const;
+              const ProductCosts& costs, Repair repair, PassStats& stats) const;
 
   Params params_;
 };
@@ -177,6 +191,19 @@ std::vector<Prunable> Prune::Candidates(const Structure& structure, const Contex
                     "`sparsefuse inspect --json` lists them");
   }
   return modules;
+}
+
+// Blocks solved in sequence come near the original's one by one; what counts is the last one's
+// answer, so the plain refit competes; `repair` tells which won.
+Model Prune::Repaired(const Model& original, const std::vector<Choice>& choices,
+                      const Context& context, Repair& repair) const {
+  Model best = RepairSurvivors(original, choices, repair, context);
+  if (repair != Repair::kSequence) return best;
+  Model refitted = RepairSurvivors(original, choices, Repair::kRefit, context);
+  const Session teacher(original, {.threads = context.threads});
+  if (SelectKl(best, teacher, context) <= SelectKl(refitted, teacher, context)) return best;
+  repair = Repair::kRefit;
+  return refitted;
 }
 
 void Prune::RequireOptions(const std::vector<ModuleOptions>& options) const {
@@ -294,7 +321,7 @@ std::optional<Model> Prune::RemoveVerified(const Model& masked, const Structure&
 }
 
 void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<Choice>& choices,
-                   const ProductCosts& costs, PassStats& stats) const {
+                   const ProductCosts& costs, Repair repair, PassStats& stats) const {
   std::vector<const Prunable*> pruned;
   std::vector<Keep> keeps;
   for (const ModuleOptions& module : options) {
@@ -326,10 +353,11 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<
   stats.findings.push_back(
       {.subject = "model",
        .op = "",
-       .action = fmt::format("removed {:.1f} % of the {} of prunable layers, {:.1f} % of all",
-                             100 * saved / costs.Of(pruned),
-                             params_.String("of") == "flops" ? "multiply-adds" : "parameters",
-                             100 * saved / costs.total()),
+       .action = fmt::format(
+           "removed {:.1f} % of the {} of prunable layers, {:.1f} % of all; the rest {}",
+           100 * saved / costs.Of(pruned),
+           params_.String("of") == "flops" ? "multiply-adds" : "parameters",
+           100 * saved / costs.total(), RepairText(repair)),
        .reason = ""});
 }
 

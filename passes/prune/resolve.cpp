@@ -57,8 +57,8 @@ Refit Solve(const Consumer& consumer, std::span<const int64_t> kept, const PairS
 
 class Sequence {
  public:
-  Sequence(const Model& model, const Context& context, std::vector<RepairReport>& reports)
-      : teacher_(model), student_(model.Clone()), context_(context), reports_(reports) {}
+  Sequence(const Model& model, const Context& context)
+      : teacher_(model), student_(model.Clone()), context_(context) {}
 
   Model Run(std::vector<Item> items);
 
@@ -71,7 +71,6 @@ class Sequence {
   const Model& teacher_;
   Model student_;
   const Context& context_;
-  std::vector<RepairReport>& reports_;
   std::optional<std::string> mask_;
   Feeding teacher_feeds_, student_feeds_;
   bool changed_ = false;
@@ -139,8 +138,7 @@ void Sequence::Repair(const Item& item, std::string_view from, std::string_view 
   const PairStatistics statistics =
       CollectPairs(Segment(teacher_, from, to), Segment(student_, from, to), std::span(&pair, 1),
                    teacher_feeds_.fit, student_feeds_.fit, mask_, context_)[0];
-  RepairReport report{consumer.matrix.node->Describe(), -1,
-                      std::numeric_limits<double>::infinity()};
+  double least = std::numeric_limits<double>::infinity();
   std::vector<double> shares = {1, 0.5, 0};
   if (statistics.count < kRowsPerInput * static_cast<double>(consumer.matrix.inputs)) shares = {0};
   Model best = student_.Clone();
@@ -149,14 +147,12 @@ void Sequence::Repair(const Item& item, std::string_view from, std::string_view 
     SetRefit(candidate, prunable, item.consumer,
              Solve(consumer, item.choice->kept, statistics, share));
     const double error = Error(candidate, from, to);
-    if (!(error < report.error)) continue;
-    report.error = error;
-    report.teacher_share = share;
+    if (!(error < least)) continue;
+    least = error;
     best = std::move(candidate);
   }
   student_ = std::move(best);
   changed_ = true;
-  reports_.push_back(report);
 }
 
 Model Sequence::Run(std::vector<Item> items) {
@@ -190,12 +186,12 @@ Model Sequence::Run(std::vector<Item> items) {
 }  // namespace
 
 Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repair repair,
-                      const Context& context, std::vector<RepairReport>& reports) {
+                      const Context& context) {
   std::vector<Item> items;
   for (const Choice& choice : choices) {
     for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) items.push_back({&choice, c});
   }
-  if (repair == Repair::kSequence) return Sequence(model, context, reports).Run(std::move(items));
+  if (repair == Repair::kSequence) return Sequence(model, context).Run(std::move(items));
   Model student = model.Clone();
   Batches fit;
   std::optional<std::string> mask;
@@ -212,7 +208,6 @@ Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repai
       SetRefit(student, *choice.prunable, c,
                obs.empty() ? ZeroConsumer(*choice.prunable, c, choice.kept)
                            : RefitConsumer(*choice.prunable, obs[0], c, choice.kept));
-      reports.push_back({choice.prunable->consumers[c].matrix.node->Describe(), -1, -1});
     }
   }
   return student;

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "passes/framework/context.h"
@@ -26,14 +25,6 @@ enum class Repair {
   kSequence,  // solved on the student's inputs, anchored at the original's outputs
 };
 
-// One consumer of a choice.
-struct RepairReport {
-  std::string subject;   // its node
-  double teacher_share;  // α of kSequence: 1 anchored at the original's inputs, 0 at the student's
-                         // own; −1: no sequence
-  double error = -1;     // of the block's output on the select split, relative; −1: not measured
-};
-
 // `model` with all shapes as they were and the removed units' rows zero in every consumer.
 // kRefit and kSequence need context.calibration.
 //
@@ -42,7 +33,7 @@ struct RepairReport {
 // for α of 1, ½ and 0; taken is what makes the block's output on the select split differ least from
 // the original's. Consumers that met fewer than 4 rows of data an input get α = 0.
 Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repair repair,
-                      const Context& context, std::vector<RepairReport>& reports);
+                      const Context& context);
 
 }  // namespace sparsefuse
 
