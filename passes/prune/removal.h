@@ -41,9 +41,9 @@ void MaskUnits(Model& model, std::span<const Keep> keeps);
 // another one that has gone.
 void RemoveBlock(Model& model, const Block& block);
 
-// The largest difference of any output on `feeds`, relative to that output's largest element in
-// the masked model. Infinite where shapes or types differ or numbers are not finite. UserError
-// E_ENGINE if one does not load or run.
+// The largest difference of any output that is a tensor on `feeds`, relative to that output's
+// largest element in the masked model. Infinite where shapes or types differ or numbers are not
+// finite. UserError E_ENGINE if one does not load or run.
 double RemovalError(const Model& masked, const Model& removed, const Feeds& feeds,
                     const SessionOptions& options);
 
