@@ -69,6 +69,12 @@ struct Module {
   std::string reason;
 };
 
+// What stays of one module.
+struct Keep {
+  const Module* module;
+  std::vector<int64_t> units;  // ascending, at least one
+};
+
 enum class BlockKind { kAttention, kFeedForward, kConvolution };
 std::string_view Name(BlockKind kind);
 

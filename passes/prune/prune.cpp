@@ -9,8 +9,10 @@
 
 #include "passes/framework/pass.h"
 #include "passes/prune/knapsack.h"
-#include "passes/prune/options.h"
+#include "passes/prune/removal.h"
 #include "passes/prune/resolve.h"
+#include "passes/sensitivity/product_costs.h"
+#include "passes/sensitivity/unit_options.h"
 
 namespace sparsefuse {
 namespace {

@@ -18,12 +18,6 @@
 
 namespace sparsefuse {
 
-// What stays of one module.
-struct Keep {
-  const Module* module;
-  std::vector<int64_t> units;  // ascending, at least one
-};
-
 // All constants that the removed units run through lose those positions, and every number that says
 // how large such an axis is follows: sizes in Reshape, Expand, Split, Slice and their kin, group
 // counts. A constant shared with other nodes is not changed for them: the node gets its own. All

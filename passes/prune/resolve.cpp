@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "passes/prune/options.h"
+#include "passes/sensitivity/unit_options.h"
 #include "passes/statistics/cuts.h"
 #include "passes/statistics/dense.h"
 #include "passes/statistics/gram.h"

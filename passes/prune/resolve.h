@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "passes/framework/context.h"
-#include "passes/prune/prunable.h"
+#include "passes/sensitivity/prunable.h"
 
 namespace sparsefuse {
 

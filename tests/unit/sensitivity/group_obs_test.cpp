@@ -1,6 +1,6 @@
 // Against the least squares that the formulas stand for, solved directly.
 
-#include "passes/prune/group_obs.h"
+#include "passes/sensitivity/group_obs.h"
 
 #include <Eigen/QR>
 #include <algorithm>

@@ -1,7 +1,7 @@
 // What could be removed from each module, and what that is predicted to cost.
 
-#ifndef SPARSEFUSE_PASSES_PRUNE_OPTIONS_H_
-#define SPARSEFUSE_PASSES_PRUNE_OPTIONS_H_
+#ifndef SPARSEFUSE_PASSES_SENSITIVITY_UNIT_OPTIONS_H_
+#define SPARSEFUSE_PASSES_SENSITIVITY_UNIT_OPTIONS_H_
 
 #include <Eigen/Core>
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 #include "passes/engine/engine.h"
 #include "passes/framework/context.h"
-#include "passes/prune/group_obs.h"
-#include "passes/prune/prunable.h"
+#include "passes/sensitivity/group_obs.h"
+#include "passes/sensitivity/prunable.h"
 #include "passes/statistics/batches.h"
 
 namespace sparsefuse {
@@ -89,4 +89,4 @@ void SetRefit(Model& model, const Prunable& prunable, size_t index, const Refit&
 
 }  // namespace sparsefuse
 
-#endif  // SPARSEFUSE_PASSES_PRUNE_OPTIONS_H_
+#endif  // SPARSEFUSE_PASSES_SENSITIVITY_UNIT_OPTIONS_H_

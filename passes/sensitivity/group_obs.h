@@ -8,8 +8,8 @@
 //
 // and the refit is W'_K = W_K + H_KK⁻¹ H_KS W_S: it does not depend on g, which only weighs errors.
 
-#ifndef SPARSEFUSE_PASSES_PRUNE_GROUP_OBS_H_
-#define SPARSEFUSE_PASSES_PRUNE_GROUP_OBS_H_
+#ifndef SPARSEFUSE_PASSES_SENSITIVITY_GROUP_OBS_H_
+#define SPARSEFUSE_PASSES_SENSITIVITY_GROUP_OBS_H_
 
 #include <Eigen/Core>
 #include <cstdint>
@@ -49,4 +49,4 @@ double ObsError(const ObsConsumer& consumer, const Eigen::MatrixXd& changed);
 
 }  // namespace sparsefuse
 
-#endif  // SPARSEFUSE_PASSES_PRUNE_GROUP_OBS_H_
+#endif  // SPARSEFUSE_PASSES_SENSITIVITY_GROUP_OBS_H_

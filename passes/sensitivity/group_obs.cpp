@@ -1,4 +1,4 @@
-#include "passes/prune/group_obs.h"
+#include "passes/sensitivity/group_obs.h"
 
 #include <Eigen/Cholesky>
 #include <algorithm>

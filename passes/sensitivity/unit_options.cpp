@@ -1,4 +1,4 @@
-#include "passes/prune/options.h"
+#include "passes/sensitivity/unit_options.h"
 
 #include <fmt/format.h>
 
