@@ -64,6 +64,9 @@ struct Context {
   // written when made. Ends up in resolved_config.json.
   nlohmann::json decisions = nlohmann::json::object();
 
+  // What the pass sensitivity found, for sensitivity.json; null: it did not run.
+  nlohmann::json sensitivity;
+
   // True when the user excluded this node.
   bool Excluded(const Node& node) const;
 };

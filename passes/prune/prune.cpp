@@ -95,7 +95,8 @@ class Prune final : public Pass {
     const Model original = model.Clone();
     const Structure structure = FindStructure(original);
     const std::vector<Prunable> modules = Candidates(structure, context);
-    const std::vector<ModuleOptions> options = FindOptions(original, modules, Settings(), context);
+    Evidence evidence(original, modules, context);
+    const std::vector<ModuleOptions> options = FindOptions(evidence, modules, RankedBy());
     PassStats stats;
     RequireOptions(options);
     const ProductCosts costs(original,
@@ -107,7 +108,7 @@ class Prune final : public Pass {
     std::optional<Model> removed;
     while (!choices.empty() && !removed) {
       repair = RepairKind();
-      const Model masked = Repaired(original, choices, context, repair);
+      const Model masked = Repaired(evidence, choices, repair);
       removed = RemoveVerified(masked, structure, choices, context, stats);
     }
     if (removed) model = std::move(*removed);
@@ -117,19 +118,17 @@ class Prune final : public Pass {
   }
 
  private:
-  OptionSettings Settings() const {
+  Criterion RankedBy() const {
     const std::string& name = params_.String("criterion");
-    OptionSettings settings;
-    settings.criterion = name == "obs"        ? Criterion::kObs
-                         : name == "fisher"   ? Criterion::kFisher
-                         : name == "gradient" ? Criterion::kGradient
-                                              : Criterion::kMagnitude;
-    return settings;
+    return name == "obs"        ? Criterion::kObs
+           : name == "fisher"   ? Criterion::kFisher
+           : name == "gradient" ? Criterion::kGradient
+                                : Criterion::kMagnitude;
   }
 
   // The other criteria have units of their own.
   bool PredictsKl() const {
-    const Criterion criterion = Settings().criterion;
+    const Criterion criterion = RankedBy();
     return criterion == Criterion::kObs || criterion == Criterion::kFisher;
   }
 
@@ -141,8 +140,7 @@ class Prune final : public Pass {
   }
 
   std::vector<Prunable> Candidates(const Structure& structure, const Context& context) const;
-  Model Repaired(const Model& original, const std::vector<Choice>& choices, const Context& context,
-                 Repair& repair) const;
+  static Model Repaired(Evidence& evidence, const std::vector<Choice>& choices, Repair& repair);
   void RequireOptions(const std::vector<ModuleOptions>& options) const;
   std::vector<Choice> Choose(const std::vector<ModuleOptions>& options,
                              const ProductCosts& costs) const;
@@ -197,13 +195,11 @@ std::vector<Prunable> Prune::Candidates(const Structure& structure, const Contex
 
 // Blocks solved in sequence come near the original's one by one; what counts is the last one's
 // answer, so the plain refit competes; `repair` tells which won.
-Model Prune::Repaired(const Model& original, const std::vector<Choice>& choices,
-                      const Context& context, Repair& repair) const {
-  Model best = RepairSurvivors(original, choices, repair, context);
+Model Prune::Repaired(Evidence& evidence, const std::vector<Choice>& choices, Repair& repair) {
+  Model best = RepairSurvivors(evidence, choices, repair);
   if (repair != Repair::kSequence) return best;
-  Model refitted = RepairSurvivors(original, choices, Repair::kRefit, context);
-  const Session teacher(original, {.threads = context.threads});
-  if (SelectKl(best, teacher, context) <= SelectKl(refitted, teacher, context)) return best;
+  Model refitted = RepairSurvivors(evidence, choices, Repair::kRefit);
+  if (evidence.kl().Of(best) <= evidence.kl().Of(refitted)) return best;
   repair = Repair::kRefit;
   return refitted;
 }
@@ -240,8 +236,7 @@ std::vector<Choice> Prune::Choose(const std::vector<ModuleOptions>& options,
     double least = 0;  // more removed never costs less
     for (const PruneOption& option : module.options) {
       const Keep keep{module.prunable->module, option.kept};
-      least = std::max(
-          least, option.measured >= 0 ? option.measured : option.predicted * module.correction);
+      least = std::max(least, module.Expected(option));
       menu.back().push_back({least, costs.Saved(std::span(&keep, 1))});
     }
   }
@@ -345,8 +340,7 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<
     const auto option = std::find_if(module.options.begin(), module.options.end(),
                                      [&](const PruneOption& o) { return o.kept == choice->kept; });
     std::string action = fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
-    const double kl =
-        option->measured >= 0 ? option->measured : option->predicted * module.correction;
+    const double kl = module.Expected(*option);
     if (PredictsKl())
       action += kl < 1e-3 ? ", KL below 0.001 alone" : fmt::format(", KL {:.3f} alone", kl);
     stats.Done(node, std::move(action));

@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "passes/sensitivity/unit_options.h"
+#include "passes/sensitivity/consumer_refit.h"
 #include "passes/statistics/cuts.h"
 #include "passes/statistics/dense.h"
 #include "passes/statistics/gram.h"
@@ -185,29 +185,21 @@ Model Sequence::Run(std::vector<Item> items) {
 
 }  // namespace
 
-Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repair repair,
-                      const Context& context) {
+Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair) {
+  const Model& model = evidence.model();
   std::vector<Item> items;
   for (const Choice& choice : choices) {
     for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) items.push_back({&choice, c});
   }
-  if (repair == Repair::kSequence) return Sequence(model, context).Run(std::move(items));
+  if (repair == Repair::kSequence) return Sequence(model, evidence.context()).Run(std::move(items));
   Model student = model.Clone();
-  Batches fit;
-  std::optional<std::string> mask;
-  if (repair == Repair::kRefit) {
-    fit = MakeBatches(*context.calibration, context.splits.fit, 8);
-    mask = FindPaddingMask(model, fit);
-  }
   for (const Choice& choice : choices) {
-    std::vector<ObsModule> obs;
-    if (repair == Repair::kRefit) {
-      obs = CollectObs(model, std::span(&choice.prunable, 1), fit, mask, context);
-    }
+    std::optional<ObsModule> obs;
+    if (repair == Repair::kRefit) obs = CollectObs(evidence, *choice.prunable);
     for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) {
       SetRefit(student, *choice.prunable, c,
-               obs.empty() ? ZeroConsumer(*choice.prunable, c, choice.kept)
-                           : RefitConsumer(*choice.prunable, obs[0], c, choice.kept));
+               obs ? RefitConsumer(*choice.prunable, *obs, c, choice.kept)
+                   : ZeroConsumer(*choice.prunable, c, choice.kept));
     }
   }
   return student;

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "passes/framework/context.h"
+#include "passes/sensitivity/evidence.h"
 #include "passes/sensitivity/prunable.h"
 
 namespace sparsefuse {
@@ -25,15 +25,14 @@ enum class Repair {
   kSequence,  // solved on the student's inputs, anchored at the original's outputs
 };
 
-// `model` with all shapes as they were and the removed units' rows zero in every consumer.
-// kRefit and kSequence need context.calibration.
+// The evidence's model with all shapes as they were and the removed units' rows zero in every
+// consumer.
 //
 //   W' = (Ĥ_KK + λI)⁻¹ (C_K W + λ W_K),  b' = b + μᵀW − μ̂ᵀW',  C := αC + (1 − α)Ĥ
 //
 // for α of 1, ½ and 0; taken is what makes the block's output on the select split differ least from
 // the original's. Consumers that met fewer than 4 rows of data an input get α = 0.
-Model RepairSurvivors(const Model& model, std::span<const Choice> choices, Repair repair,
-                      const Context& context);
+Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair);
 
 }  // namespace sparsefuse
 

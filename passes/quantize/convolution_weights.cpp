@@ -1,10 +1,10 @@
 #include "passes/quantize/convolution_weights.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
-#include <thread>
+
+#include "passes/framework/parallel.h"
 
 namespace sparsefuse {
 namespace {
@@ -15,17 +15,6 @@ constexpr int kFewestSteps = 64;
 constexpr int kMostSteps = 190;
 
 constexpr double kLargestBias = 1 << 30;
-
-template <typename Body>
-void ForEachRow(int threads, int64_t count, const Body& body) {
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i = next++; i < count; i = next++) body(i);
-  };
-  std::vector<std::jthread> helpers;
-  for (int t = 1; t < threads && t < count; ++t) helpers.emplace_back(work);
-  work();
-}
 
 // [M, A, B] → [M, B, A]
 template <typename T>
@@ -74,8 +63,7 @@ QuantizedFilters QuantizeFilters(std::span<const float> rows, int64_t filters, P
   result.scales.resize(static_cast<size_t>(filters));
   std::vector<double> errors(static_cast<size_t>(filters));
   const size_t length = filters ? rows.size() / static_cast<size_t>(filters) : 0;
-  ForEachRow(threads, filters, [&](int64_t index) {
-    const auto m = static_cast<size_t>(index);
+  ForEachIndex(threads, static_cast<size_t>(filters), [&](size_t m) {
     const std::span<const float> row = rows.subspan(m * length, length);
     const std::span<int8_t> codes = std::span(result.codes).subspan(m * length, length);
     result.scales[m] = BestRowScale(row, bound, codes);

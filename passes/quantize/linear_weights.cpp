@@ -1,13 +1,12 @@
 #include "passes/quantize/linear_weights.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <thread>
 
 #include "kernels/linear/pack.h"
+#include "passes/framework/parallel.h"
 
 namespace sparsefuse {
 namespace {
@@ -17,19 +16,6 @@ namespace {
 constexpr int kStepsDown = 4;
 constexpr int kStepsUp = 2;
 constexpr int kStepsUpForPairs = 16;
-
-// Every i in [0, count), each exactly once, on up to `threads` threads. body(i) must not share
-// state.
-template <typename Body>
-void ForEachIndex(int threads, int64_t count, const Body& body) {
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i = next++; i < count; i = next++) body(i);
-  };
-  std::vector<std::jthread> helpers;
-  for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
-  work();
-}
 
 // Takes the excess of a pair of the same sign over 128, half from each.
 void BoundPair(int8_t& a, int8_t& b) noexcept {
@@ -105,8 +91,9 @@ QuantizedWeight QuantizeLinearWeight(std::span<const float> rows, int64_t inputs
   const float largest = std::max(LargestMagnitude(rows) / 127, std::numeric_limits<float>::min());
   const float base = std::max(largest * std::exp2(-255.0f / 16), std::numeric_limits<float>::min());
   std::vector<int> best(static_cast<size_t>(outputs));
-  ForEachIndex(threads, outputs, [&](int64_t n) {
-    best[static_cast<size_t>(n)] = BestScaleCode(row(n), importance, base, bound, codes(n));
+  ForEachIndex(threads, best.size(), [&](size_t i) {
+    const auto n = static_cast<int64_t>(i);
+    best[i] = BestScaleCode(row(n), importance, base, bound, codes(n));
   });
   const int shift = std::max(0, *std::max_element(best.begin(), best.end()) - 255);
   weight.scale_base = base * std::exp2(static_cast<float>(shift) / 16);
@@ -114,8 +101,9 @@ QuantizedWeight QuantizeLinearWeight(std::span<const float> rows, int64_t inputs
   for (size_t n = 0; n < best.size(); ++n) {
     weight.scale_codes[n] = static_cast<uint8_t>(std::clamp(best[n] - shift, 0, 255));
   }
-  ForEachIndex(threads, outputs, [&](int64_t n) {
-    const float scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
+  ForEachIndex(threads, best.size(), [&](size_t i) {
+    const auto n = static_cast<int64_t>(i);
+    const float scale = DecodeScale(weight.scale_base, weight.scale_codes[i]);
     QuantizeRow(row(n), {}, scale, bound, codes(n));
   });
   return weight;

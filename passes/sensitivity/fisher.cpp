@@ -9,10 +9,10 @@
 #include <utility>
 
 #include "passes/autodiff/gradients.h"
-#include "passes/data/metrics.h"
 #include "passes/data/random.h"
 #include "passes/engine/engine.h"
 #include "passes/lower/builder.h"
+#include "passes/sensitivity/answer_output.h"
 #include "passes/statistics/batches.h"
 
 namespace sparsefuse {
@@ -33,51 +33,16 @@ double Normal(uint64_t seed, uint64_t counter) {
          std::cos(2 * std::numbers::pi * unit(2 * counter + 1));
 }
 
-// The output that seeds start at, seen on one run.
-struct Head {
-  std::string name;
-  Dims dims;  // of a run of `batch` samples
-  int64_t batch = 1;
-  OutputKind kind = OutputKind::kLogits;
-  bool classes = false;
-  double answers = 1;  // of one sample
-};
-
 SessionOptions Options(const Context& context) {
-  return {.threads = context.threads, .operator_library = context.operator_library};
-}
-
-Head FindHead(const Model& model, const Context& context, std::span<const int64_t> samples) {
-  const Dataset& data = *context.calibration;
-  Head head;
-  head.batch = std::max<int64_t>(1, data.fixed_batch());
-  const Session session(model, Options(context));
-  const std::vector<Tensor> results =
-      session.Run(data.Gather(samples.first(static_cast<size_t>(head.batch))));
-  for (size_t i = 0; i < results.size(); ++i) {
-    if (!IsFloating(results[i].dtype())) continue;
-    const bool classes = results[i].rank() > 1 && results[i].dims().back() > 1;
-    if (!head.name.empty() && (head.classes || !classes)) continue;
-    head.name = session.outputs()[i].name;
-    head.dims = results[i].dims();
-    head.classes = classes;
-    head.answers = static_cast<double>(results[i].size()) / static_cast<double>(head.batch) /
-                   static_cast<double>(classes ? results[i].dims().back() : 1);
-    if (classes) head.kind = DetectOutputKind(results[i]);
-  }
-  if (head.name.empty()) {
-    throw UserError(ErrorCode::kUnsupported, "the model has no floating-point output")
-        .InFile(model.source);
-  }
-  return head;
+  return {.threads = 1, .operator_library = context.operator_library};
 }
 
 // Root mean square of what the outputs differ by, of an output without classes.
-double Spread(const Model& model, const Head& head, const Context& context,
+double Spread(const Model& model, const AnswerOutput& output, const Context& context,
               std::span<const int64_t> samples) {
   const Session session(model, Options(context));
   double sum = 0, squares = 0, count = 0;
-  const std::vector<std::string> names = {head.name};
+  const std::vector<std::string> names = {output.name};
   ForEachBatch(session, *context.calibration, samples, kBatch, names,
                [&](std::span<const Tensor> results, std::span<const int64_t>) {
                  for (const float x : results[0].ToFloats()) {
@@ -90,18 +55,18 @@ double Spread(const Model& model, const Head& head, const Context& context,
   return std::sqrt(std::max(squares / count - mean * mean, 1e-12));
 }
 
-// v, from the head's output and a new graph input ε, whose name is returned in `noise`.
-Value* SeedValue(Model& model, const Head& head, double spread, std::string& noise) {
+// v, from the answers and a new graph input ε, whose name is returned in `noise`.
+Value* SeedValue(Model& model, const AnswerOutput& output, double spread, std::string& noise) {
   Graph& graph = model.graph();
-  Value* z = graph.FindValue(head.name);
+  Value* z = graph.FindValue(output.name);
   noise = graph.FreshName("seed_noise");
   Value* epsilon = graph.AddGraphInput(noise, ValueType{DType::kFloat, false, {}});
   Builder builder(graph);
   Value* last = builder.Ints({-1});
-  if (!head.classes) {
+  if (!output.classes) {
     return builder.Op("Mul", {epsilon, builder.Float(static_cast<float>(1 / spread))});
   }
-  if (head.kind == OutputKind::kProbabilities) {
+  if (output.kind == OutputKind::kProbabilities) {
     Value* root = builder.Op("Sqrt", {builder.Cast(z, DType::kFloat)});
     return builder.Op("Div",
                       {epsilon, builder.Op("Max", {root, builder.Float(kLeastRootProbability)})});
@@ -166,10 +131,10 @@ class Taps {
 using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 // ε for these samples. The noise of a sample is its own, whatever batch it comes in.
-Tensor Noise(const Head& head, uint64_t stream, std::span<const int64_t> samples) {
-  Dims dims = head.dims;
+Tensor Noise(const AnswerOutput& output, uint64_t stream, std::span<const int64_t> samples) {
+  Dims dims = output.dims;
   const auto count = static_cast<int64_t>(samples.size());
-  if (!dims.empty() && head.batch != count) dims[0] = dims[0] / head.batch * count;
+  if (!dims.empty() && output.batch != count) dims[0] = dims[0] / output.batch * count;
   std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
   const size_t each = values.size() / samples.size();
   for (size_t i = 0; i < values.size(); ++i) {
@@ -191,10 +156,10 @@ std::vector<std::string> Distinct(const FisherRequest& request) {
 }
 
 // The backward sweep and the sums that are asked for: names of masks, then of columns.
-std::vector<std::string> AddTaps(Model& model, const Head& head, const std::string& seed,
+std::vector<std::string> AddTaps(Model& model, const AnswerOutput& output, const std::string& seed,
                                  const FisherRequest& request, const Dataset& data) {
   const std::vector<std::string> tensors = Distinct(request);
-  const std::vector<Seed> seeds = {{head.name, seed}};
+  const std::vector<Seed> seeds = {{output.name, seed}};
   const Gradients gradients = AddGradients(model, tensors, seeds);
   std::map<std::string, Value*> gradient_of;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -221,18 +186,18 @@ std::vector<std::string> AddTaps(Model& model, const Head& head, const std::stri
 Fisher CollectFisher(const Model& model, const FisherRequest& request, const Context& context,
                      std::span<const int64_t> samples, int64_t draws) {
   const Dataset& data = *context.calibration;
-  const Head head = FindHead(model, context, samples);
+  const AnswerOutput output = FindAnswerOutput(model, context, samples);
   Model swept = model.Clone();
-  const double spread = head.classes ? 1 : Spread(model, head, context, samples);
+  const double spread = output.classes ? 1 : Spread(model, output, context, samples);
   std::string noise;
-  Value* seed = SeedValue(swept, head, spread, noise);
-  const std::vector<std::string> outputs = AddTaps(swept, head, seed->name(), request, data);
+  Value* seed = SeedValue(swept, output, spread, noise);
+  const std::vector<std::string> outputs = AddTaps(swept, output, seed->name(), request, data);
   const Model tapped = WithOutputs(swept, outputs);
 
   const Batches batches = MakeBatches(data, samples, kBatch);
   const int64_t batch = data.fixed_batch() > 0 ? data.fixed_batch() : kBatch;
   Fisher fisher;
-  fisher.answers = head.answers;
+  fisher.answers = output.answers;
   for (const Tap& tap : request.columns) {
     fisher.columns.emplace_back(Eigen::VectorXd::Zero(tap.length));
   }
@@ -246,7 +211,7 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
       const auto count =
           std::min<size_t>(static_cast<size_t>(batch), samples.size() - static_cast<size_t>(first));
       noisy[b].emplace_back(
-          noise, Noise(head, stream, samples.subspan(static_cast<size_t>(first), count)));
+          noise, Noise(output, stream, samples.subspan(static_cast<size_t>(first), count)));
     }
     const BatchRun run{tapped, noisy, outputs};
     RunBatches(
@@ -281,13 +246,11 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
   return fisher;
 }
 
-std::vector<std::string> Unreachable(const Model& model, std::span<const std::string> tensors) {
+std::vector<std::string> Unreachable(const Model& model, const std::string& output,
+                                     std::span<const std::string> tensors) {
   std::vector<std::string> reasons(tensors.size());
   Model swept = model.Clone();
-  std::vector<Seed> seeds;
-  for (const Value* output : model.graph().outputs()) {
-    if (output->type() && IsFloating(output->type()->dtype)) seeds.push_back({output->name(), ""});
-  }
+  const std::vector<Seed> seeds = {{output, ""}};
   const Gradients gradients = AddGradients(swept, tensors, seeds);
   for (const Barrier& barrier : gradients.barriers) {
     for (const std::string& tensor : barrier.tensors) {
@@ -299,7 +262,8 @@ std::vector<std::string> Unreachable(const Model& model, std::span<const std::st
   }
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (gradients.values[i].empty() && reasons[i].empty()) {
-      reasons[i] = "no differentiable path leads from it to an output";
+      reasons[i] =
+          fmt::format("no differentiable path leads from it to output \"{}\"", Printable(output));
     }
   }
   return reasons;

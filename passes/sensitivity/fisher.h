@@ -50,8 +50,10 @@ struct Fisher {
 Fisher CollectFisher(const Model& model, const FisherRequest& request, const Context& context,
                      std::span<const int64_t> samples, int64_t draws);
 
-// For each of `tensors` why no gradient reaches it ("node … : no rule for Loop"); empty: one does.
-std::vector<std::string> Unreachable(const Model& model, std::span<const std::string> tensors);
+// For each of `tensors` why no gradient reaches it from `output`, a graph output ("node … : no rule
+// for Loop"); empty: one does.
+std::vector<std::string> Unreachable(const Model& model, const std::string& output,
+                                     std::span<const std::string> tensors);
 
 }  // namespace sparsefuse
 

@@ -6,12 +6,11 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
-#include <set>
+#include <optional>
 #include <utility>
 
-#include "passes/engine/evaluate.h"
-#include "passes/sensitivity/fisher.h"
-#include "passes/statistics/gram.h"
+#include "passes/framework/parallel.h"
+#include "passes/sensitivity/consumer_refit.h"
 
 namespace sparsefuse {
 namespace {
@@ -21,66 +20,17 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 constexpr int64_t kLevels = 12;
-constexpr int64_t kMostMeasured = 64;              // samples of the select split
-constexpr double kGramBudget = 256.0 * (1 << 20);  // bytes of Gram matrices at a time
+constexpr double kChunkBytes = 256.0 * (1 << 20);  // of Gram matrices at a time
 constexpr double kDisagreement = 3;
+constexpr double kRowsPerInput = 4;
 // Of a set of units: how much of its loss is the sum of its units', which does not cancel
 // (reference §6.3).
 constexpr double kIndependent = 0.5;
 
 double GramBytes(const Prunable& module) {
   double bytes = 0;
-  for (const Consumer& consumer : module.consumers) {
-    bytes += 8.0 * static_cast<double>(consumer.matrix.inputs * consumer.matrix.inputs);
-  }
+  for (const Consumer& consumer : module.consumers) bytes += Evidence::GramBytes(consumer.matrix);
   return bytes;
-}
-
-// --- gradients of masks
-// ---------------------------------------------------------------------------
-
-struct MaskGradients {
-  std::vector<MatrixXd> units;       // of each module [samples, units]
-  std::vector<VectorXd> importance;  // of each consumer's outputs, module by module
-  double answers = 1;
-};
-
-MaskGradients CollectMaskGradients(const Model& model, std::span<const Prunable* const> modules,
-                                   const OptionSettings& settings, const Context& context) {
-  FisherRequest request;
-  for (const Prunable* module : modules) {
-    std::set<const Value*> seen;  // consumers of one tensor share its gradient
-    for (const Consumer& consumer : module->consumers) {
-      const MatrixView& matrix = consumer.matrix;
-      request.columns.push_back({matrix.output->name(), consumer.image, matrix.outputs});
-      if (!seen.insert(matrix.input).second) continue;
-      request.masks.push_back({matrix.input->name(), consumer.image,
-                               static_cast<int64_t>(consumer.unit_of_position.size())});
-    }
-  }
-  std::vector<int64_t> samples = context.splits.fit;
-  if (static_cast<int64_t>(samples.size()) > settings.samples) {
-    samples.resize(static_cast<size_t>(settings.samples));
-  }
-  const Fisher fisher = CollectFisher(model, request, context, samples, 2);
-  MaskGradients gradients;
-  gradients.answers = fisher.answers;
-  gradients.importance = fisher.columns;
-  size_t tap = 0;
-  for (const Prunable* module : modules) {
-    MatrixXd units = MatrixXd::Zero(fisher.samples, module->module->units);
-    std::set<const Value*> seen;
-    for (const Consumer& consumer : module->consumers) {
-      if (!seen.insert(consumer.matrix.input).second) continue;
-      const MatrixXd& positions = fisher.masks[tap++];
-      for (size_t i = 0; i < consumer.unit_of_position.size(); ++i) {
-        const int64_t unit = consumer.unit_of_position[i];
-        if (unit >= 0) units.col(unit) += positions.col(static_cast<Index>(i));
-      }
-    }
-    gradients.units.push_back(std::move(units));
-  }
-  return gradients;
 }
 
 // --- scores
@@ -126,8 +76,7 @@ std::vector<PruneOption> RankedOptions(
 }
 
 std::vector<PruneOption> ScoredOptions(const Prunable& prunable, const MatrixXd& gradients,
-                                       double answers, std::span<const int64_t> counts,
-                                       Criterion criterion) {
+                                       double answers, Criterion criterion) {
   std::vector<double> scores;
   if (criterion == Criterion::kMagnitude) scores = Magnitudes(*prunable.module);
   for (Index u = 0; criterion != Criterion::kMagnitude && u < gradients.cols(); ++u) {
@@ -135,7 +84,7 @@ std::vector<PruneOption> ScoredOptions(const Prunable& prunable, const MatrixXd&
                                                      : gradients.col(u).cwiseAbs().sum());
     scores.back() /= static_cast<double>(gradients.rows());
   }
-  return RankedOptions(scores, counts, [&](const std::vector<int64_t>& removed) {
+  return RankedOptions(scores, prunable.counts, [&](const std::vector<int64_t>& removed) {
     double sum = 0;
     for (const int64_t unit : removed) sum += scores[static_cast<size_t>(unit)];
     if (criterion != Criterion::kFisher) return sum;
@@ -146,17 +95,11 @@ std::vector<PruneOption> ScoredOptions(const Prunable& prunable, const MatrixXd&
   });
 }
 
-std::vector<PruneOption> RepairedOptions(const Prunable& prunable, ObsModule& obs,
-                                         std::span<const VectorXd> importance, double answers,
-                                         std::span<const int64_t> counts) {
-  for (size_t i = 0; i < obs.consumers.size(); ++i) {
-    // What gradients never met counts a little, not nothing.
-    obs.consumers[i].importance =
-        importance[i].array() + 1e-6 * std::max(importance[i].mean(), 1e-30);
-  }
+std::vector<PruneOption> RepairedOptions(const Prunable& prunable, const ObsModule& obs,
+                                         double answers) {
   const int64_t units = prunable.module->units;
-  const std::vector<ObsLevel> levels =
-      BuildObsLevels(obs.consumers, units, counts, {.batch = units >= 128 ? units / 32 : 1});
+  const std::vector<ObsLevel> levels = BuildObsLevels(obs.consumers, units, prunable.counts,
+                                                      {.batch = units >= 128 ? units / 32 : 1});
   std::vector<PruneOption> options;
   for (const ObsLevel& level : levels) {
     options.push_back({level.kept, 0.5 * level.error / answers});
@@ -164,16 +107,15 @@ std::vector<PruneOption> RepairedOptions(const Prunable& prunable, ObsModule& ob
   return options;
 }
 
-// --- measured KL
-// ----------------------------------------------------------------------------------
+// --- measured KL ---------------------------------------------------------------------------------
 
-double MeasureKl(const Model& model, const Session& teacher, const Prunable& prunable,
-                 const ObsModule& obs, const PruneOption& option, const Context& context) {
-  Model student = model.Clone();
+double MeasureKl(Evidence& evidence, const Prunable& prunable, const ObsModule& obs,
+                 const PruneOption& option) {
+  Model student = evidence.model().Clone();
   for (size_t i = 0; i < prunable.consumers.size(); ++i) {
     SetRefit(student, prunable, i, RefitConsumer(prunable, obs, i, option.kept));
   }
-  return SelectKl(student, teacher, context);
+  return evidence.kl().Of(student);
 }
 
 void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleOptions& module) {
@@ -193,7 +135,131 @@ void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleO
   }
 }
 
+// --- kept on disk --------------------------------------------------------------------------------
+
+std::string StoredName(const Prunable& prunable, uint64_t seed) {
+  std::string name = fmt::format("unit options 1: {} seed {}", prunable.name, seed);
+  for (const Consumer& consumer : prunable.consumers) {
+    name += " " + consumer.matrix.output->name();
+  }
+  return name + fmt::format("\n{}", fmt::join(prunable.counts, " "));
+}
+
+bool Restore(StatisticsStore& store, const std::string& name, ModuleOptions& module) {
+  const std::optional<Matrices> kept = store.Find(name);
+  if (!kept || kept->empty()) return false;
+  const MatrixXd& table = kept->front();  // [1 + options, 2]: correction; predicted, measured
+  if (table.cols() != 2 || table.rows() != static_cast<Index>(kept->size())) return false;
+  module.correction = table(0, 0);
+  for (Index i = 1; i < table.rows(); ++i) {
+    const MatrixXd& units = (*kept)[static_cast<size_t>(i)];
+    module.options.push_back(
+        {{units.data(), units.data() + units.size()}, table(i, 0), table(i, 1)});
+  }
+  return true;
+}
+
+void Save(StatisticsStore& store, const std::string& name, const ModuleOptions& module) {
+  MatrixXd table(static_cast<Index>(1 + module.options.size()), 2);
+  table.row(0) << module.correction, 0;
+  Matrices all(1);
+  for (const PruneOption& option : module.options) {
+    table.row(static_cast<Index>(all.size())) << option.predicted, option.measured;
+    MatrixXd units(static_cast<Index>(option.kept.size()), 1);
+    for (Index u = 0; u < units.rows(); ++u) {
+      units(u, 0) = static_cast<double>(option.kept[static_cast<size_t>(u)]);
+    }
+    all.push_back(std::move(units));
+  }
+  all[0] = std::move(table);
+  store.Keep(name, all);
+}
+
+// --- modules -------------------------------------------------------------------------------------
+
+// One module on its way to options by group OBS.
+struct ObsJob {
+  ModuleOptions* module;
+  ObsModule obs;
+};
+
+// Why the statistics do not do for a repair; empty: they do.
+std::string TooFewRows(const Prunable& prunable, const ObsModule& obs, int64_t samples) {
+  for (size_t i = 0; i < obs.rows.size(); ++i) {
+    const auto inputs = static_cast<double>(prunable.consumers[i].matrix.inputs);
+    if (obs.rows[i] >= kRowsPerInput * inputs) continue;
+    const double each = std::max(obs.rows[i], 1.0) / static_cast<double>(samples);
+    return fmt::format(
+        "{:.0f} rows of data for {:.0f} inputs, {:.0f} times as many are needed: {:.0f} samples in "
+        "the fit split",
+        obs.rows[i], inputs, kRowsPerInput, std::ceil(kRowsPerInput * inputs / each));
+  }
+  return "";
+}
+
+void RunObsJobs(Evidence& evidence, std::vector<ObsJob>& jobs) {
+  const double answers = evidence.curvature().answers;
+  ForEachIndex(evidence.context().threads, jobs.size(), [&](size_t j) {
+    ModuleOptions& module = *jobs[j].module;
+    module.options = RepairedOptions(*module.prunable, jobs[j].obs, answers);
+  });
+  for (const ObsJob& job : jobs) {
+    const Prunable& prunable = *job.module->prunable;
+    Calibrate(
+        [&](const PruneOption& option) { return MeasureKl(evidence, prunable, job.obs, option); },
+        *job.module);
+    Save(evidence.store(), StoredName(prunable, evidence.context().seed), *job.module);
+  }
+  jobs.clear();
+}
+
+void FindObsOptions(Evidence& evidence, std::span<ModuleOptions* const> modules) {
+  const Context& context = evidence.context();
+  std::vector<ObsJob> jobs;
+  double bytes = 0;
+  for (size_t m = 0; m < modules.size(); ++m) {
+    ModuleOptions& module = *modules[m];
+    const Prunable& prunable = *module.prunable;
+    if (!Restore(evidence.store(), StoredName(prunable, context.seed), module)) {
+      const double own = GramBytes(prunable);
+      if (!jobs.empty() && bytes + own > kChunkBytes) {
+        RunObsJobs(evidence, jobs);
+        bytes = 0;
+      }
+      ObsModule obs = CollectObs(evidence, prunable);
+      module.reason = TooFewRows(prunable, obs, static_cast<int64_t>(context.splits.fit.size()));
+      if (module.reason.empty()) {
+        bytes += own;
+        jobs.push_back({&module, std::move(obs)});
+      }
+    }
+    context.progress("options", static_cast<int64_t>(m), static_cast<int64_t>(modules.size()));
+  }
+  RunObsJobs(evidence, jobs);
+  context.progress("options", static_cast<int64_t>(modules.size()),
+                   static_cast<int64_t>(modules.size()));
+}
+
+// Why no options can be found, whatever the data show; empty: they can.
+std::string WhyNone(const Prunable& prunable, const Curvature& curvature) {
+  if (!prunable.reason.empty()) return prunable.reason;
+  for (const Consumer& consumer : prunable.consumers) {
+    for (const Value* tensor : {consumer.matrix.input, consumer.matrix.output}) {
+      const auto found = curvature.unreachable.find(tensor->name());
+      if (found != curvature.unreachable.end()) return found->second;
+    }
+  }
+  if (prunable.counts.empty()) {
+    return "too few units to remove any in the multiples that are asked for";
+  }
+  return "";
+}
+
 }  // namespace
+
+double ModuleOptions::Expected(const PruneOption& option) const {
+  return option.measured >= 0 ? option.measured : option.predicted * correction;
+}
 
 std::vector<int64_t> KeepCounts(const Module& module, int64_t neuron_multiple,
                                 int64_t channel_multiple) {
@@ -210,156 +276,28 @@ std::vector<int64_t> KeepCounts(const Module& module, int64_t neuron_multiple,
   return counts;
 }
 
-double SelectKl(const Model& student, const Session& teacher, const Context& context) {
-  const Session session(student, {.threads = context.threads});
-  std::vector<int64_t> samples = context.splits.select;
-  if (static_cast<int64_t>(samples.size()) > kMostMeasured) samples.resize(kMostMeasured);
-  const Distances distances = CompareModels(teacher, session, *context.calibration, samples).main();
-  if (const double kl = distances.Kl(); !std::isnan(kl)) return std::max(kl, 0.0);
-  // One value an answer: half the squared error over the outputs' energy.
-  return 0.5 * distances.error_energy / std::max(distances.reference_energy, 1e-30);
-}
-
-std::vector<ObsModule> CollectObs(const Model& model, std::span<const Prunable* const> modules,
-                                  const Batches& fit, const std::optional<std::string>& mask,
-                                  const Context& context) {
-  std::vector<RowRequest> requests;
-  for (const Prunable* module : modules) {
-    for (const Consumer& consumer : module->consumers) {
-      requests.push_back({InputRows(consumer.matrix), true});
-    }
-  }
-  std::vector<RowStatistics> statistics = CollectRows(model, requests, fit, mask, context);
-  std::vector<ObsModule> result;
-  size_t next = 0;
-  for (const Prunable* module : modules) {
-    ObsModule obs;
-    for (const Consumer& consumer : module->consumers) {
-      RowStatistics& rows = statistics[next++];
-      rows.gram /= std::max(rows.count, 1.0);
-      obs.consumers.push_back({Weight(consumer.matrix), std::move(rows.gram),
-                               VectorXd::Ones(consumer.matrix.outputs), consumer.unit_of});
-      obs.means.push_back(std::move(rows.mean));
-      obs.rows.push_back(rows.count);
-    }
-    result.push_back(std::move(obs));
-  }
-  return result;
-}
-
-Refit RefitConsumer(const Prunable& prunable, const ObsModule& obs, size_t index,
-                    std::span<const int64_t> kept) {
-  const ObsConsumer& consumer = obs.consumers[index];
-  Refit refit{ObsRefit(consumer, kept), Bias(prunable.consumers[index].matrix)};
-  refit.bias += (consumer.weight - refit.weight).transpose() * obs.means[index];
-  return refit;
-}
-
-Refit ZeroConsumer(const Prunable& prunable, size_t index, std::span<const int64_t> kept) {
-  const Consumer& consumer = prunable.consumers[index];
-  Refit refit{Weight(consumer.matrix), Bias(consumer.matrix)};
-  for (size_t i = 0; i < consumer.unit_of.size(); ++i) {
-    const int64_t unit = consumer.unit_of[i];
-    if (unit >= 0 && !std::binary_search(kept.begin(), kept.end(), unit)) {
-      refit.weight.row(static_cast<Index>(i)).setZero();
-    }
-  }
-  return refit;
-}
-
-void SetRefit(Model& model, const Prunable& prunable, size_t index, const Refit& refit) {
-  const Node* original = prunable.consumers[index].matrix.node;
-  // A bias may have become an Add, which took the name of the product's output.
-  const Node* node = model.graph().FindValue(original->output(0)->name())->producer();
-  std::optional<MatrixView> view = AsMatrix(*node);
-  if (!view && node->input(0)) view = AsMatrix(*node->input(0)->producer());
-  if (!view) throw InternalError("a product is none any more");
-  SetWeight(model, *view, refit.weight, refit.bias);
-}
-
-std::vector<ModuleOptions> FindOptions(const Model& model, std::span<const Prunable> modules,
-                                       const OptionSettings& settings, const Context& context) {
+std::vector<ModuleOptions> FindOptions(Evidence& evidence, std::span<const Prunable> modules,
+                                       Criterion criterion) {
+  const Curvature& curvature = evidence.curvature();
   std::vector<ModuleOptions> result;
-  std::vector<std::string> tensors;
-  std::vector<size_t> first_tensor;
   for (const Prunable& prunable : modules) {
-    result.push_back({.prunable = &prunable, .reason = prunable.reason});
-    first_tensor.push_back(tensors.size());
-    for (const Consumer& consumer : prunable.consumers) {
-      tensors.push_back(consumer.matrix.input->name());
-      tensors.push_back(consumer.matrix.output->name());
-    }
+    result.push_back({.prunable = &prunable, .reason = WhyNone(prunable, curvature)});
   }
-  const std::vector<std::string> unreachable = Unreachable(model, tensors);
-  std::vector<const Prunable*> usable;
-  std::vector<size_t> place;
-  for (size_t i = 0; i < modules.size(); ++i) {
-    const size_t end = i + 1 < modules.size() ? first_tensor[i + 1] : tensors.size();
-    for (size_t t = first_tensor[i]; t < end && result[i].reason.empty(); ++t) {
-      result[i].reason = unreachable[t];
+  std::vector<ModuleOptions*> usable;
+  for (size_t m = 0; m < result.size(); ++m) {
+    ModuleOptions& module = result[m];
+    if (!module.reason.empty()) continue;
+    const MatrixXd& gradients = curvature.units[m];
+    for (Index u = 0; u < gradients.cols(); ++u) {
+      module.unit_fisher.push_back(gradients.col(u).squaredNorm() /
+                                   static_cast<double>(gradients.rows()));
     }
-    if (result[i].reason.empty() && modules[i].counts.empty()) {
-      result[i].reason = "too few units to remove any in the multiples that are asked for";
+    if (criterion != Criterion::kObs) {
+      module.options = ScoredOptions(modules[m], gradients, curvature.answers, criterion);
     }
-    if (!result[i].reason.empty()) continue;
-    usable.push_back(&modules[i]);
-    place.push_back(i);
+    usable.push_back(&module);
   }
-  if (usable.empty()) return result;
-  const MaskGradients gradients = CollectMaskGradients(model, usable, settings, context);
-  const bool obs = settings.criterion == Criterion::kObs;
-  const Session teacher(model, {.threads = context.threads});
-  std::vector<MatrixView> views;
-  for (const Prunable* prunable : usable) {
-    for (const Consumer& consumer : prunable->consumers) views.push_back(consumer.matrix);
-  }
-  const Batches fit = MakeBatches(*context.calibration, context.splits.fit,
-                                  obs ? ChooseBatch(model, views, context) : 1);
-  const std::optional<std::string> mask = FindPaddingMask(model, fit);
-  size_t importance = 0;
-  for (size_t first = 0, last = 0; first < usable.size(); first = last) {
-    double bytes = 0;
-    while (last < usable.size() &&
-           (last == first || bytes + GramBytes(*usable[last]) < kGramBudget)) {
-      bytes += GramBytes(*usable[last++]);
-    }
-    const auto group = std::span(usable).subspan(first, last - first);
-    std::vector<ObsModule> statistics;
-    if (obs) statistics = CollectObs(model, group, fit, mask, context);
-    for (size_t m = first; m < last; ++m) {
-      const Prunable& prunable = *usable[m];
-      ModuleOptions& module = result[place[m]];
-      const MatrixXd& units = gradients.units[m];
-      for (Index u = 0; u < units.cols(); ++u) {
-        module.unit_fisher.push_back(units.col(u).squaredNorm() /
-                                     static_cast<double>(units.rows()));
-      }
-      const std::vector<int64_t>& counts = prunable.counts;
-      const auto own =
-          std::span(gradients.importance).subspan(importance, prunable.consumers.size());
-      importance += prunable.consumers.size();
-      if (!obs) {
-        module.options =
-            ScoredOptions(prunable, units, gradients.answers, counts, settings.criterion);
-        continue;
-      }
-      ObsModule& own_statistics = statistics[m - first];
-      for (size_t i = 0; i < own_statistics.rows.size(); ++i) {
-        const int64_t inputs = prunable.consumers[i].matrix.inputs;
-        if (own_statistics.rows[i] >= 4 * static_cast<double>(inputs)) continue;
-        module.reason = fmt::format("{} rows of data for {} inputs; 4 times as many are needed",
-                                    static_cast<int64_t>(own_statistics.rows[i]), inputs);
-      }
-      if (!module.reason.empty()) continue;
-      module.options = RepairedOptions(prunable, own_statistics, own, gradients.answers, counts);
-      Calibrate(
-          [&](const PruneOption& option) {
-            return MeasureKl(model, teacher, prunable, own_statistics, option, context);
-          },
-          module);
-      context.progress("options", static_cast<int64_t>(m + 1), static_cast<int64_t>(usable.size()));
-    }
-  }
+  if (criterion == Criterion::kObs) FindObsOptions(evidence, usable);
   return result;
 }
 

@@ -3,18 +3,13 @@
 #ifndef SPARSEFUSE_PASSES_SENSITIVITY_UNIT_OPTIONS_H_
 #define SPARSEFUSE_PASSES_SENSITIVITY_UNIT_OPTIONS_H_
 
-#include <Eigen/Core>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "passes/engine/engine.h"
-#include "passes/framework/context.h"
-#include "passes/sensitivity/group_obs.h"
+#include "passes/sensitivity/evidence.h"
 #include "passes/sensitivity/prunable.h"
-#include "passes/statistics/batches.h"
 
 namespace sparsefuse {
 
@@ -39,11 +34,9 @@ struct ModuleOptions {
   std::vector<PruneOption> options;  // from mild to strong; nothing removed is not among them
   double correction = 1;             // measured over predicted KL; 1: not measured
   std::string reason;                // why there are no options
-};
 
-struct OptionSettings {
-  Criterion criterion = Criterion::kObs;
-  int64_t samples = 128;  // of the fit split, at most: for gradients
+  // KL, as far as it is known: measured, else predicted and corrected.
+  double Expected(const PruneOption& option) const;
 };
 
 // Numbers of units to keep, descending, without all: every number for heads and groups; about 12
@@ -51,41 +44,12 @@ struct OptionSettings {
 std::vector<int64_t> KeepCounts(const Module& module, int64_t neuron_multiple,
                                 int64_t channel_multiple);
 
-// One a module; needs context.calibration. A module that gradients do not reach, or whose inputs
-// were seen fewer than 4 times a feature, gets a reason instead of options. With kObs two options
-// of each module are measured, all where prediction and measurement disagree, and the others are
-// corrected by what that shows.
-std::vector<ModuleOptions> FindOptions(const Model& model, std::span<const Prunable> modules,
-                                       const OptionSettings& settings, const Context& context);
-
-// KL(teacher ‖ student) per answer on the select split, in nats; of outputs without classes half
-// the squared error over the energy.
-double SelectKl(const Model& student, const Session& teacher, const Context& context);
-
-// --- the parts of it that applying a choice needs, too ---
-
-// The fit split's statistics of all consumers of some modules.
-struct ObsModule {
-  std::vector<ObsConsumer> consumers;
-  std::vector<Eigen::VectorXd> means;  // of each consumer's X
-  std::vector<double> rows;            // seen, of each
-};
-std::vector<ObsModule> CollectObs(const Model& model, std::span<const Prunable* const> modules,
-                                  const Batches& fit, const std::optional<std::string>& mask,
-                                  const Context& context);
-
-struct Refit {
-  Eigen::MatrixXd weight;
-  Eigen::VectorXd bias;
-};
-// W' and b' = b + μᵀ(W − W') of consumer `index`.
-Refit RefitConsumer(const Prunable& prunable, const ObsModule& obs, size_t index,
-                    std::span<const int64_t> kept);
-// The removed units' rows zero, nothing repaired.
-Refit ZeroConsumer(const Prunable& prunable, size_t index, std::span<const int64_t> kept);
-
-// Writes it into `model`, perhaps a copy of the one that the modules were found in.
-void SetRefit(Model& model, const Prunable& prunable, size_t index, const Refit& refit);
+// One a module of `modules`, which are the evidence's own, perhaps with other counts and reasons. A
+// module that gradients do not reach, or whose inputs were seen fewer than 4 times a feature, gets
+// a reason instead of options. With kObs two options of each module are measured, all where
+// prediction and measurement disagree, and the others are corrected by what that shows.
+std::vector<ModuleOptions> FindOptions(Evidence& evidence, std::span<const Prunable> modules,
+                                       Criterion criterion);
 
 }  // namespace sparsefuse
 

@@ -1,37 +1,12 @@
 #include "passes/statistics/batches.h"
 
 #include <algorithm>
-#include <exception>
-#include <thread>
 #include <unordered_set>
+
+#include "passes/framework/parallel.h"
 
 namespace sparsefuse {
 namespace {
-
-// Calls body(i) for each i < count on a thread of its own.
-void OnThreads(size_t count, const std::function<void(size_t)>& body) {
-  std::vector<std::exception_ptr> errors(count);
-  {
-    std::vector<std::jthread> threads;
-    for (size_t i = 0; i < count; ++i) {
-      const auto guarded = [&errors, &body, i] {
-        try {
-          body(i);
-        } catch (...) {
-          errors[i] = std::current_exception();  // thrown again below
-        }
-      };
-      if (i + 1 == count) {
-        guarded();
-      } else {
-        threads.emplace_back(guarded);
-      }
-    }
-  }
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
-}
 
 // What a mask goes through on its way to scores: element by element or by shape alone, with the
 // number of inputs, from the first, that carry elements.
@@ -151,7 +126,7 @@ void RunBatches(std::span<const BatchRun> runs, const Context& context, const Co
   }
   for (size_t begin = 0; begin < count; begin += threads) {
     const size_t wave = std::min(threads, count - begin);
-    OnThreads(wave, [&](size_t i) {
+    ForEachIndex(static_cast<int>(wave), wave, [&](size_t i) {
       std::vector<std::vector<Tensor>> outputs;
       for (size_t r = 0; r < runs.size(); ++r) {
         outputs.push_back(sessions[i][r].Run(runs[r].batches[begin + i], runs[r].outputs));

@@ -133,10 +133,10 @@ agraph (float[n,4] x) => (float[n,4] y, int64[n] k) <float[4,4] w = {1,0,0,0, 0,
   c = Neg(a)  k = ArgMax<keepdims = 0, axis = 1>(c)
 })");
   const std::vector<std::string> tensors = {"a", "b", "c"};
-  const std::vector<std::string> reasons = Unreachable(model, tensors);
+  const std::vector<std::string> reasons = Unreachable(model, "y", tensors);
   CHECK(reasons[0].find("(LpNormalization): no rule") != std::string::npos);
   CHECK(reasons[1].empty());
-  CHECK(reasons[2] == "no differentiable path leads from it to an output");
+  CHECK(reasons[2] == "no differentiable path leads from it to output \"y\"");
 }
 
 }  // namespace

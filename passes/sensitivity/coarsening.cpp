@@ -1,0 +1,55 @@
+#include "passes/sensitivity/coarsening.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "passes/statistics/dense.h"
+
+namespace sparsefuse {
+
+using Eigen::Index;
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+MatrixXd RoundToBits(const MatrixXd& weight, int64_t bits) {
+  const double steps = std::exp2(static_cast<double>(bits - 1)) - 1;
+  MatrixXd rounded = MatrixXd::Zero(weight.rows(), weight.cols());
+  for (Index c = 0; c < weight.cols(); ++c) {
+    const double scale = weight.col(c).cwiseAbs().maxCoeff() / steps;
+    if (!(scale > 0)) continue;
+    rounded.col(c) = (weight.col(c) / scale).array().unaryExpr([](double x) {
+      return std::nearbyint(x);
+    }) * scale;
+  }
+  return rounded;
+}
+
+RankCurve::RankCurve(const MatrixXd& weight, const MatrixXd& gram, const VectorXd& importance)
+    : weight_(weight), root_importance_(importance.cwiseSqrt()) {
+  MatrixXd lower = Decompose(gram).factor.matrixL();
+  const MatrixXd shaped = lower.transpose() * weight * root_importance_.asDiagonal();
+  const bool wide = weight.rows() <= weight.cols();
+  Eigenpairs pairs = SymmetricEigen(wide ? MatrixXd(shaped * shaped.transpose())
+                                         : MatrixXd(shaped.transpose() * shaped));
+  squares_ = pairs.values.cwiseMax(0);
+  vectors_ = std::move(pairs.vectors);
+  if (wide) lower_ = std::move(lower);
+}
+
+MatrixXd RankCurve::Truncated(int64_t rank) const {
+  const auto basis = vectors_.leftCols(static_cast<Index>(rank));
+  if (lower_.size() == 0) {
+    const MatrixXd projected = weight_ * root_importance_.asDiagonal() * basis;
+    return projected * basis.transpose() * root_importance_.cwiseInverse().asDiagonal();
+  }
+  // W' = L⁻ᵀ U Uᵀ LᵀW: the importance on the right cancels.
+  const MatrixXd inner = basis.transpose() * (lower_.transpose() * weight_);
+  return lower_.transpose().triangularView<Eigen::Upper>().solve(basis * inner);
+}
+
+double RankCurve::Error(int64_t rank) const {
+  return squares_.tail(squares_.size() - static_cast<Index>(rank)).sum();
+}
+
+}  // namespace sparsefuse

@@ -1,0 +1,53 @@
+#include "passes/sensitivity/consumer_refit.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+namespace sparsefuse {
+
+using Eigen::Index;
+
+ObsModule CollectObs(Evidence& evidence, const Prunable& module) {
+  ObsModule obs;
+  for (const Consumer& consumer : module.consumers) {
+    const RowStatistics& rows = evidence.Input(consumer.matrix);
+    obs.consumers.push_back({Weight(consumer.matrix), rows.gram / std::max(rows.count, 1.0),
+                             evidence.Importance(consumer.matrix), consumer.unit_of});
+    obs.means.push_back(rows.mean);
+    obs.rows.push_back(rows.count);
+  }
+  return obs;
+}
+
+Refit RefitConsumer(const Prunable& prunable, const ObsModule& obs, size_t index,
+                    std::span<const int64_t> kept) {
+  const ObsConsumer& consumer = obs.consumers[index];
+  Refit refit{ObsRefit(consumer, kept), Bias(prunable.consumers[index].matrix)};
+  refit.bias += (consumer.weight - refit.weight).transpose() * obs.means[index];
+  return refit;
+}
+
+Refit ZeroConsumer(const Prunable& prunable, size_t index, std::span<const int64_t> kept) {
+  const Consumer& consumer = prunable.consumers[index];
+  Refit refit{Weight(consumer.matrix), Bias(consumer.matrix)};
+  for (size_t i = 0; i < consumer.unit_of.size(); ++i) {
+    const int64_t unit = consumer.unit_of[i];
+    if (unit >= 0 && !std::binary_search(kept.begin(), kept.end(), unit)) {
+      refit.weight.row(static_cast<Index>(i)).setZero();
+    }
+  }
+  return refit;
+}
+
+void SetRefit(Model& model, const Prunable& prunable, size_t index, const Refit& refit) {
+  const Node* original = prunable.consumers[index].matrix.node;
+  // A bias may have become an Add, which took the name of the product's output.
+  const Node* node = model.graph().FindValue(original->output(0)->name())->producer();
+  std::optional<MatrixView> view = AsMatrix(*node);
+  if (!view && node->input(0)) view = AsMatrix(*node->input(0)->producer());
+  if (!view) throw InternalError("a product is none any more");
+  SetWeight(model, *view, refit.weight, refit.bias);
+}
+
+}  // namespace sparsefuse
