@@ -1,7 +1,5 @@
 // compress: read → passes → stage → verify → measure → publish.
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -14,6 +12,7 @@
 #include "cli/console.h"
 #include "cli/operator_library.h"
 #include "cli/output_folder.h"
+#include "cli/run_inputs.h"
 #include "cli/system.h"
 #include "onnx_io/reader.h"
 #include "passes/framework/memory.h"
@@ -42,7 +41,6 @@ class Compression {
     return options_.overwrite ? Existing::kReplace : Existing::kRefuse;
   }
   std::vector<fs::path> Inputs() const;
-  std::optional<Dataset> LoadData(const fs::path& path) const;
   SessionOptions OptionsFor(const Model& model, int threads) const;
   void Describe();
   void CompareWithOriginal(const Session& original, const Session& result);
@@ -54,9 +52,8 @@ class Compression {
   const Clock::time_point start_ = Clock::now();
   const CompressOptions& options_;
   Config config_;
-  Model teacher_, student_;
-  std::optional<Dataset> calibration_, evaluation_;
-  Context context_;
+  RunInputs in_;
+  Model student_;
   std::optional<OutputFolder> folder_;
   Reference reference_;
   const StagedModel* staged_ = nullptr;
@@ -65,9 +62,10 @@ class Compression {
 
 Compression::Compression(const CompressOptions& options)
     : options_(options), config_(ConfigOf(options)) {
-  if (!options.output.empty()) CheckOutputFolder(options.output, OnExisting(), Inputs());
+  if (!options.output.empty())
+    CheckOutputFolder(options.output, kCompressResults, OnExisting(), Inputs());
   if (config_.output.emit == Emit::kCustom || !options.operator_library.empty()) {
-    context_.operator_library = FindOperatorLibrary(options.operator_library);
+    in_.context.operator_library = FindOperatorLibrary(options.operator_library);
   }
 }
 
@@ -76,52 +74,25 @@ std::vector<fs::path> Compression::Inputs() const {
           options_.config};
 }
 
-std::optional<Dataset> Compression::LoadData(const fs::path& path) const {
-  if (path.empty()) return std::nullopt;
-  Dataset data = Dataset::Load(path, teacher_);
-  for (const std::string& warning : data.warnings) spdlog::warn("{}: {}", path.string(), warning);
-  return data;
-}
-
 void Compression::Load() {
-  teacher_ = ReadModel(config_.input_model);
-  calibration_ = LoadData(config_.calibration_data.path);
-  evaluation_ = LoadData(config_.evaluation.path);
-  student_ = teacher_.Clone();
-
-  context_.teacher = &teacher_;
-  if (calibration_) {
-    context_.calibration = &*calibration_;
-    context_.splits = MakeSplits(calibration_->size(), config_.calibration_data.seed,
-                                 config_.calibration_data.samples);
-  }
-  context_.threads = ThreadCount(config_.threads);
-  context_.seed = config_.seed;
-  context_.emit = config_.output.emit;
-  context_.measure = config_.measure;
-  context_.cache_folder = CacheFolder();
-  context_.exclude_nodes = config_.nodes_to_exclude;
-  context_.exclude_op_types = config_.op_types_to_exclude;
-  context_.decisions = config_.decisions;
-  context_.progress = MakeProgress(options_.common);
-  for (const std::string& idle : IdleExclusions(context_)) {
-    spdlog::warn("{} matches no node of the model", idle);
-  }
+  LoadInputs(config_, options_.common, in_);
+  student_ = in_.teacher.Clone();
   Describe();
 }
 
 void Compression::Describe() {
   report_.model = config_.input_model.filename().string();
-  report_.model_bytes = FileBytes(teacher_, config_.input_model.string());
-  report_.opset = teacher_.opset();
-  report_.inventory = TakeInventory(teacher_);
-  report_.splits = context_.splits;
-  if (calibration_) {
-    report_.calibration_samples = std::min(calibration_->size(), config_.calibration_data.samples);
+  report_.model_bytes = FileBytes(in_.teacher, config_.input_model.string());
+  report_.opset = in_.teacher.opset();
+  report_.inventory = TakeInventory(in_.teacher);
+  report_.splits = in_.context.splits;
+  if (in_.calibration) {
+    report_.calibration_samples =
+        std::min(in_.calibration->size(), config_.calibration_data.samples);
   }
-  if (evaluation_) {
-    report_.evaluation_samples = evaluation_->size();
-    report_.evaluation_labelled = evaluation_->has_labels();
+  if (in_.evaluation) {
+    report_.evaluation_samples = in_.evaluation->size();
+    report_.evaluation_labelled = in_.evaluation->has_labels();
   }
   if (Human()) Print(IntroductionText(report_));
 }
@@ -143,8 +114,8 @@ void Compression::PrintPlan() const {
 }
 
 void Compression::RunPipeline() {
-  folder_.emplace(options_.output, OnExisting(), Inputs());
-  reference_ = MakeReference(teacher_, context_);
+  folder_.emplace(options_.output, kCompressResults, OnExisting(), Inputs());
+  reference_ = MakeReference(in_.teacher, in_.context);
   const Detail detail = options_.common.verbosity > 0 ? Detail::kEach : Detail::kGrouped;
   const RunnerOptions runner = {.reference = &reference_,
                                 .min_cosine = config_.verification.min_cosine,
@@ -155,8 +126,8 @@ void Compression::RunPipeline() {
                                       std::max(report_.peak_bytes, pass.peak_bytes);
                                   if (Human()) Print(PassText(pass, detail));
                                 }};
-  report_.passes = RunPasses(student_, config_.passes, context_, runner);
-  config_.decisions = context_.decisions;
+  report_.passes = RunPasses(student_, config_.passes, in_.context, runner);
+  config_.decisions = in_.context.decisions;
   report_.changed = IsCompressed();
   report_.custom_operators = UsesOperatorLibrary(student_);
 }
@@ -200,8 +171,9 @@ void Compression::Stage() {
 }
 
 SessionOptions Compression::OptionsFor(const Model& model, int threads) const {
-  return {.threads = threads,
-          .operator_library = UsesOperatorLibrary(model) ? context_.operator_library : fs::path()};
+  return {
+      .threads = threads,
+      .operator_library = UsesOperatorLibrary(model) ? in_.context.operator_library : fs::path()};
 }
 
 void Compression::Check() {
@@ -213,13 +185,13 @@ void Compression::Check() {
   try {
     const Model reloaded = ReadModel(path);
     Verify(reloaded);
-    VerifySignature(teacher_, reloaded);
+    VerifySignature(in_.teacher, reloaded);
     report_.verification = VerifyAgainst(
-        reference_, [&] { return Session(path, OptionsFor(student_, context_.threads)); },
+        reference_, [&] { return Session(path, OptionsFor(student_, in_.context.threads)); },
         exactness, config_.verification.min_cosine);
     if (report_.custom_operators) {
-      const Session with(path, OptionsFor(student_, context_.threads));
-      const Session without(path, {.threads = context_.threads, .operator_library = {}});
+      const Session with(path, OptionsFor(student_, in_.context.threads));
+      const Session without(path, {.threads = in_.context.threads, .operator_library = {}});
       report_.bodies = VerifyBodies(reference_, with, without);
     }
   } catch (UserError& error) {
@@ -228,7 +200,7 @@ void Compression::Check() {
     error.file = (options_.output / kModelName).string();
     throw;
   }
-  CheckUnchanged(teacher_);
+  CheckUnchanged(in_.teacher);
 }
 
 void Compression::Measure() {
@@ -236,16 +208,16 @@ void Compression::Measure() {
     report_.no_latency_because = "the engine cannot run the original";
     return;
   }
-  const Session original(teacher_, OptionsFor(teacher_, context_.threads));
-  const Session result(staged_->staged_path(), OptionsFor(student_, context_.threads));
+  const Session original(in_.teacher, OptionsFor(in_.teacher, in_.context.threads));
+  const Session result(staged_->staged_path(), OptionsFor(student_, in_.context.threads));
   CompareWithOriginal(original, result);
 
-  const Dataset* data = evaluation_ ? &*evaluation_ : context_.calibration;
+  const Dataset* data = in_.evaluation ? &*in_.evaluation : in_.context.calibration;
   if (!data || !config_.measure) {
     report_.no_latency_because = data ? "\"measure\" is false" : "no data";
     return;
   }
-  const Session original_alone(teacher_, OptionsFor(teacher_, 1));
+  const Session original_alone(in_.teacher, OptionsFor(in_.teacher, 1));
   const Session result_alone(staged_->staged_path(), OptionsFor(student_, 1));
   const Session* const sessions[] = {&original_alone, &result_alone};
   report_.latencies = TimeBatches(sessions, *data, {});
@@ -253,20 +225,20 @@ void Compression::Measure() {
 
 // On the evaluation data, else on the split of the calibration data that nothing was tuned on.
 void Compression::CompareWithOriginal(const Session& original, const Session& result) {
-  const Dataset* data = evaluation_ ? &*evaluation_ : context_.calibration;
+  const Dataset* data = in_.evaluation ? &*in_.evaluation : in_.context.calibration;
   if (!data) return;
-  std::vector<int64_t> samples = context_.splits.audit;
-  if (evaluation_) {
-    samples.resize(static_cast<size_t>(evaluation_->size()));
+  std::vector<int64_t> samples = in_.context.splits.audit;
+  if (in_.evaluation) {
+    samples.resize(static_cast<size_t>(in_.evaluation->size()));
     std::iota(samples.begin(), samples.end(), 0);
   }
   const EvaluateOptions evaluate = {.progress = [&](int64_t done, int64_t total) {
-    context_.progress("comparing with the original", done, total);
+    in_.context.progress("comparing with the original", done, total);
   }};
   report_.scores = MakeScores(CompareModels(original, result, *data, samples, evaluate),
-                              evaluation_ ? "evaluation data" : "audit split",
+                              in_.evaluation ? "evaluation data" : "audit split",
                               static_cast<int64_t>(samples.size()), config_.seed);
-  if (evaluation_) Wanted().Check(*report_.scores);
+  if (in_.evaluation) Wanted().Check(*report_.scores);
 }
 
 void Compression::JudgeGoals() {
@@ -296,10 +268,13 @@ void Compression::Publish() {
   report_.peak_bytes = std::max(report_.peak_bytes, PeakMemoryBytes());
   report_.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   if (report_.custom_operators) {
-    folder_->StageCopy(kOperatorLibraryName, context_.operator_library);
+    folder_->StageCopy(kOperatorLibraryName, in_.context.operator_library);
   }
   folder_->Stage(kConfigName, JsonText(ResolvedConfig(config_, options_.output)));
   folder_->Stage(kMetricsName, JsonText(ToJson(report_, Wanted())));
+  if (!in_.context.sensitivity.is_null()) {
+    folder_->Stage(kSensitivityName, JsonText(in_.context.sensitivity));
+  }
   folder_->Publish();
 }
 

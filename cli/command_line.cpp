@@ -64,6 +64,7 @@ class CommandLine {
   CLI::App* AddVerb(const char* name, const char* summary, CommonOptions& common,
                     std::vector<std::string> formats = {"human", "json"});
   void AddCompress();
+  void AddAnalyze();
   void AddEval();
   void AddBenchmark();
   void AddInspect();
@@ -74,9 +75,10 @@ class CommandLine {
   Command Chosen();
 
   CLI::App app_{std::string(kSummary), "sparsefuse"};
-  CLI::App *compress_verb_, *eval_verb_, *benchmark_verb_, *inspect_verb_, *passes_verb_,
-      *kernels_verb_;
+  CLI::App *compress_verb_, *analyze_verb_, *eval_verb_, *benchmark_verb_, *inspect_verb_,
+      *passes_verb_, *kernels_verb_;
   CompressOptions compress_;
+  AnalyzeOptions analyze_;
   EvalOptions eval_;
   BenchmarkOptions benchmark_;
   InspectOptions inspect_;
@@ -108,6 +110,7 @@ CommandLine::CommandLine() {
   AddVersion(&app_);
   app_.require_subcommand(0, 1);
   AddCompress();
+  AddAnalyze();
   AddEval();
   AddBenchmark();
   AddInspect();
@@ -149,6 +152,19 @@ CLI::Option* AddSeed(CLI::App* verb, std::optional<int64_t>& seed) {
       ->type_name("N");
 }
 
+void AddExclusions(CLI::App* verb, std::vector<std::string>& nodes,
+                   std::vector<std::string>& op_types) {
+  verb->add_option("--nodes-to-exclude", nodes,
+                   "leave nodes alone whose whole name matches (POSIX extended); may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("REGEX");
+  verb->add_option("--op-types-to-exclude", op_types,
+                   "leave these operator types alone, separated by commas")
+      ->allow_extra_args(false)
+      ->delimiter(',')
+      ->type_name("LIST");
+}
+
 void CommandLine::AddCompress() {
   CompressOptions& o = compress_;
   CLI::App* verb = compress_verb_ = AddVerb(
@@ -186,19 +202,28 @@ void CommandLine::AddCompress() {
       ->type_name("WHAT");
   AddThreads(verb, o.threads);
   AddSeed(verb, o.seed);
-  verb->add_option("--nodes-to-exclude", o.nodes_to_exclude,
-                   "leave nodes alone whose whole name matches (POSIX extended); may be repeated")
-      ->allow_extra_args(false)
-      ->type_name("REGEX");
-  verb->add_option("--op-types-to-exclude", o.op_types_to_exclude,
-                   "leave these operator types alone, separated by commas")
-      ->allow_extra_args(false)
-      ->delimiter(',')
-      ->type_name("LIST");
+  AddExclusions(verb, o.nodes_to_exclude, o.op_types_to_exclude);
   verb->add_option("--dump-after", o.dump_after,
                    "write the model after this pass, or after \"all\", as text to <output>/dumps")
       ->type_name("PASS");
   AddOperatorLibrary(verb, o.operator_library);
+}
+
+void CommandLine::AddAnalyze() {
+  AnalyzeOptions& o = analyze_;
+  CLI::App* verb = analyze_verb_ =
+      AddVerb("analyze", "measure what fewer heads, neurons, channels, bits and ranks would cost",
+              o.common);
+  verb->add_option("-m,--model", o.model, "ONNX file")->type_name("FILE");
+  verb->add_option("--calibration-data", o.calibration_data,
+                   "samples to measure on: .npz, folder of .npy or of test_data_set_*")
+      ->type_name("DATA");
+  verb->add_option("-o,--output", o.output, "folder for sensitivity.json; made if missing")
+      ->type_name("FOLDER");
+  verb->add_flag("--overwrite", o.overwrite, "replace an existing sensitivity.json");
+  AddThreads(verb, o.threads);
+  AddSeed(verb, o.seed);
+  AddExclusions(verb, o.nodes_to_exclude, o.op_types_to_exclude);
 }
 
 void CommandLine::AddEval() {
@@ -328,6 +353,12 @@ Command CommandLine::Chosen() {
     CheckLogFile(compress_.common, {compress_.model, compress_.config, compress_.calibration_data,
                                     compress_.eval_data});
     return compress_;
+  }
+  if (*analyze_verb_) {
+    require(!analyze_.model.empty(), "-m (the model)");
+    require(!analyze_.calibration_data.empty(), "--calibration-data");
+    CheckLogFile(analyze_.common, {analyze_.model, analyze_.calibration_data});
+    return analyze_;
   }
   if (*eval_verb_) {
     require(!eval_.model.empty(), "-m (the model)");

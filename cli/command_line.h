@@ -41,6 +41,15 @@ struct CompressOptions {
   std::filesystem::path operator_library;
 };
 
+struct AnalyzeOptions {
+  CommonOptions common;
+  std::filesystem::path model, calibration_data;
+  std::filesystem::path output;  // folder; empty: nothing is written
+  bool overwrite = false;
+  std::optional<int64_t> threads, seed;
+  std::vector<std::string> nodes_to_exclude, op_types_to_exclude;
+};
+
 struct EvalOptions {
   CommonOptions common;
   std::filesystem::path model, eval_data, reference;
@@ -89,8 +98,9 @@ struct VersionOptions {
   CommonOptions common;
 };
 
-using Command = std::variant<HelpOptions, VersionOptions, CompressOptions, EvalOptions,
-                             BenchmarkOptions, InspectOptions, PassesOptions, KernelsOptions>;
+using Command =
+    std::variant<HelpOptions, VersionOptions, CompressOptions, AnalyzeOptions, EvalOptions,
+                 BenchmarkOptions, InspectOptions, PassesOptions, KernelsOptions>;
 
 // UserError E_USAGE; an unknown verb or flag is answered with the nearest one.
 Command ParseCommandLine(int argc, const char* const* argv);

@@ -11,6 +11,7 @@ namespace sparsefuse {
 void Run(const HelpOptions& options);
 void Run(const VersionOptions& options);
 void Run(const CompressOptions& options);
+void Run(const AnalyzeOptions& options);
 void Run(const EvalOptions& options);
 void Run(const BenchmarkOptions& options);
 void Run(const InspectOptions& options);

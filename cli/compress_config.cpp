@@ -16,6 +16,15 @@ void CheckGoals(const Config& config) {
 
 }  // namespace
 
+NodePatterns ExcludedNodes(const std::vector<std::string>& expressions) {
+  try {
+    return NodePatterns(expressions);
+  } catch (UserError& error) {
+    error.code = ErrorCode::kUsage;
+    throw error.At("--nodes-to-exclude");
+  }
+}
+
 Config ConfigOf(const CompressOptions& options) {
   Config config = !options.config.empty()
                       ? LoadConfig(options.config)
@@ -37,12 +46,7 @@ Config ConfigOf(const CompressOptions& options) {
     config.calibration_data.seed = config.seed;
   }
   if (!options.nodes_to_exclude.empty()) {
-    try {
-      config.nodes_to_exclude = NodePatterns(options.nodes_to_exclude);
-    } catch (UserError& error) {
-      error.code = ErrorCode::kUsage;
-      throw error.At("--nodes-to-exclude");
-    }
+    config.nodes_to_exclude = ExcludedNodes(options.nodes_to_exclude);
   }
   if (!options.op_types_to_exclude.empty()) {
     config.op_types_to_exclude = options.op_types_to_exclude;

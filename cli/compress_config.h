@@ -12,6 +12,9 @@ namespace sparsefuse {
 // check, and when no model is named.
 Config ConfigOf(const CompressOptions& options);
 
+// Nodes that the command line excludes. E_USAGE for what is no expression.
+NodePatterns ExcludedNodes(const std::vector<std::string>& expressions);
+
 }  // namespace sparsefuse
 
 #endif  // SPARSEFUSE_CLI_COMPRESS_CONFIG_H_

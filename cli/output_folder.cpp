@@ -68,15 +68,15 @@ bool HasOtherModel(const fs::path& folder, std::string_view own) {
 
 }  // namespace
 
-void CheckOutputFolder(const fs::path& folder, Existing existing,
-                       const std::vector<fs::path>& inputs) {
+void CheckOutputFolder(const fs::path& folder, std::span<const std::string_view> results,
+                       Existing existing, const std::vector<fs::path>& inputs) {
   std::error_code ignored;
   const fs::path nearest = NearestExisting(folder);
   if (!fs::is_directory(nearest, ignored)) {
     throw UserError(ErrorCode::kWrite, "is not a folder", "name another output folder")
         .InFile(nearest.string());
   }
-  for (std::string_view name : {kModelName, kConfigName, kMetricsName}) {
+  for (std::string_view name : results) {
     const fs::path target = folder / name;
     if (!fs::exists(fs::symlink_status(target, ignored))) continue;
     for (const fs::path& input : inputs) {
@@ -95,7 +95,8 @@ void CheckOutputFolder(const fs::path& folder, Existing existing,
   if (access(nearest.c_str(), W_OK | X_OK) != 0) CannotWrite(nearest, errno);
 }
 
-OutputFolder::OutputFolder(fs::path folder, Existing existing, const std::vector<fs::path>& inputs)
+OutputFolder::OutputFolder(fs::path folder, std::span<const std::string_view> results,
+                           Existing existing, const std::vector<fs::path>& inputs)
     : folder_(fs::absolute(std::move(folder)).lexically_normal()) {
   if (!folder_.has_filename()) folder_ = folder_.parent_path();  // "out/"
   std::error_code error;
@@ -105,7 +106,7 @@ OutputFolder::OutputFolder(fs::path folder, Existing existing, const std::vector
     fs::create_directories(folder_, error);
     if (error) CannotWrite(folder_, error.value());
     Lock();
-    CheckOutputFolder(folder_, existing, inputs);
+    CheckOutputFolder(folder_, results, existing, inputs);
     RemoveLeftovers();
   } catch (...) {
     Abandon();
@@ -186,10 +187,10 @@ void OutputFolder::Publish() {
     if (rename(file.temporary.c_str(), file.target.c_str()) != 0) CannotWrite(file.target, errno);
     staged_.pop_back();
   }
-  model_->Publish();
+  if (model_) model_->Publish();
   made_ = 0;
   cleanup_.reset();  // what is there now stays, whatever signal waits
-  if (HasOtherModel(folder_, kModelName)) return;
+  if (!model_ || HasOtherModel(folder_, kModelName)) return;
   for (const std::string& name : Entries(folder_)) {
     if (IsDataFileName(name) && name != model_->data_path().filename()) {
       unlinkat(directory_, name.c_str(), 0);

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,21 +20,27 @@ namespace sparsefuse {
 inline constexpr std::string_view kModelName = "model.onnx";
 inline constexpr std::string_view kConfigName = "resolved_config.json";
 inline constexpr std::string_view kMetricsName = "metrics.json";
+inline constexpr std::string_view kSensitivityName = "sensitivity.json";
+
+// What makes a folder one that holds a result.
+inline constexpr std::string_view kCompressResults[] = {kModelName, kConfigName, kMetricsName};
 
 enum class Existing { kRefuse, kReplace };
 
-// What can be known before anything is computed. Makes and changes nothing. E_USAGE: the model in
-// `folder` would be one of `inputs` (also through links); E_OUTPUT_EXISTS: there is a result and
-// `existing` is kRefuse; E_WRITE: not a folder, not writable.
-void CheckOutputFolder(const std::filesystem::path& folder, Existing existing,
+// What can be known before anything is computed. Makes and changes nothing. `results`: files that
+// are going to be written. E_USAGE: the model in `folder` would be one of `inputs` (also through
+// links); E_OUTPUT_EXISTS: there is a result and `existing` is kRefuse; E_WRITE: not a folder, not
+// writable.
+void CheckOutputFolder(const std::filesystem::path& folder,
+                       std::span<const std::string_view> results, Existing existing,
                        const std::vector<std::filesystem::path>& inputs);
 
 class OutputFolder {
  public:
   // Makes the folder where it is missing, and keeps other runs out while the object lives (E_BUSY);
   // then checks once more as above. Removes what runs that were killed left in it.
-  OutputFolder(std::filesystem::path folder, Existing existing,
-               const std::vector<std::filesystem::path>& inputs);
+  OutputFolder(std::filesystem::path folder, std::span<const std::string_view> results,
+               Existing existing, const std::vector<std::filesystem::path>& inputs);
   // Removes what was not published, and the folders it made if nothing is in them.
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
@@ -46,8 +53,8 @@ class OutputFolder {
   // With the bytes and the permissions of `source`. UserError E_READ.
   void StageCopy(std::string_view name, const std::filesystem::path& source);
 
-  // Renames what was staged, the model last, and removes the data file of the model that this
-  // replaces unless another model in the folder may need it.
+  // Renames what was staged, the model (if there is one) last, and removes the data file of the
+  // model that this replaces unless another model in the folder may need it.
   void Publish();
 
  private:

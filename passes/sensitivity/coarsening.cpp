@@ -25,10 +25,10 @@ MatrixXd RoundToBits(const MatrixXd& weight, int64_t bits) {
   return rounded;
 }
 
-RankCurve::RankCurve(const MatrixXd& weight, const MatrixXd& gram, const VectorXd& importance)
-    : weight_(weight), root_importance_(importance.cwiseSqrt()) {
+RankCurve::RankCurve(const MatrixXd& weight, const MatrixXd& gram, const OutputMetric& metric)
+    : weight_(weight), metric_(metric) {
   MatrixXd lower = Decompose(gram).factor.matrixL();
-  const MatrixXd shaped = lower.transpose() * weight * root_importance_.asDiagonal();
+  const MatrixXd shaped = metric.Shape(lower.transpose() * weight);
   const bool wide = weight.rows() <= weight.cols();
   Eigenpairs pairs = SymmetricEigen(wide ? MatrixXd(shaped * shaped.transpose())
                                          : MatrixXd(shaped.transpose() * shaped));
@@ -40,10 +40,9 @@ RankCurve::RankCurve(const MatrixXd& weight, const MatrixXd& gram, const VectorX
 MatrixXd RankCurve::Truncated(int64_t rank) const {
   const auto basis = vectors_.leftCols(static_cast<Index>(rank));
   if (lower_.size() == 0) {
-    const MatrixXd projected = weight_ * root_importance_.asDiagonal() * basis;
-    return projected * basis.transpose() * root_importance_.cwiseInverse().asDiagonal();
+    return metric_.Unshape(metric_.Shape(weight_) * basis * basis.transpose());
   }
-  // W' = L⁻ᵀ U Uᵀ LᵀW: the importance on the right cancels.
+  // W' = L⁻ᵀ U Uᵀ LᵀW: the metric on the right cancels.
   const MatrixXd inner = basis.transpose() * (lower_.transpose() * weight_);
   return lower_.transpose().triangularView<Eigen::Upper>().solve(basis * inner);
 }

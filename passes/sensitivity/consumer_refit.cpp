@@ -11,9 +11,10 @@ using Eigen::Index;
 ObsModule CollectObs(Evidence& evidence, const Prunable& module) {
   ObsModule obs;
   for (const Consumer& consumer : module.consumers) {
+    Evidence::Metric metric = evidence.MetricOf(consumer.matrix);
     const RowStatistics& rows = evidence.Input(consumer.matrix);
-    obs.consumers.push_back({Weight(consumer.matrix), rows.gram / std::max(rows.count, 1.0),
-                             evidence.Importance(consumer.matrix), consumer.unit_of});
+    obs.consumers.push_back({Weight(consumer.matrix), std::move(metric.gram),
+                             std::move(metric.output), consumer.unit_of});
     obs.means.push_back(rows.mean);
     obs.rows.push_back(rows.count);
   }

@@ -58,7 +58,7 @@ FisherRequest Request(const Model& model, const std::string& output,
 
 std::string Describe(const FisherRequest& request, size_t samples, uint64_t seed) {
   std::string text =
-      fmt::format("gradients 1: {} samples, {} draws, seed {}", samples, kDraws, seed);
+      fmt::format("gradients 3: {} samples, {} draws, seed {}", samples, kDraws, seed);
   for (const Tap& tap : request.masks) text += fmt::format("\nmask {}", tap.tensor);
   for (const Tap& tap : request.columns) text += fmt::format("\ncolumns {}", tap.tensor);
   return text;
@@ -70,18 +70,22 @@ Fisher SweepOnce(const Model& model, const FisherRequest& request, std::span<con
   const size_t masks = request.masks.size(), columns = request.columns.size();
   Fisher fisher;
   if (std::optional<Matrices> kept = store.Find(what);
-      kept && kept->size() == 1 + masks + columns) {
+      kept && kept->size() == 1 + masks + 2 * columns) {
     fisher.answers = kept->front()(0, 0);
     fisher.samples = static_cast<int64_t>(kept->front()(0, 1));
     for (size_t i = 0; i < masks; ++i) fisher.masks.push_back(std::move((*kept)[1 + i]));
-    for (size_t i = 0; i < columns; ++i) fisher.columns.emplace_back((*kept)[1 + masks + i].col(0));
+    for (size_t i = 0; i < columns; ++i) {
+      fisher.columns.emplace_back((*kept)[1 + masks + i].col(0));
+      fisher.column_grams.push_back(std::move((*kept)[1 + masks + columns + i]));
+    }
     return fisher;
   }
   fisher = CollectFisher(model, request, context, samples, kDraws);
   Matrices all = {MatrixXd(1, 2)};
   all[0] << fisher.answers, static_cast<double>(fisher.samples);
   all.insert(all.end(), fisher.masks.begin(), fisher.masks.end());
-  for (const Eigen::VectorXd& column : fisher.columns) all.emplace_back(column);
+  all.insert(all.end(), fisher.columns.begin(), fisher.columns.end());
+  all.insert(all.end(), fisher.column_grams.begin(), fisher.column_grams.end());
   store.Keep(what, all);
   return fisher;
 }
@@ -109,7 +113,9 @@ Curvature FindCurvature(const Model& model, std::span<const Prunable> modules,
   Fisher fisher = SweepOnce(model, request, swept, store, context);
   curvature.answers = fisher.answers;
   for (size_t i = 0; i < request.columns.size(); ++i) {
-    curvature.outputs.emplace(request.columns[i].tensor, std::move(fisher.columns[i]));
+    curvature.outputs.emplace(
+        request.columns[i].tensor,
+        Curvature::Output{std::move(fisher.columns[i]), std::move(fisher.column_grams[i])});
   }
   size_t tap = 0;
   for (size_t m = 0; m < modules.size(); ++m) {

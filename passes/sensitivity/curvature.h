@@ -24,9 +24,13 @@ struct Curvature {
   // One a module, in their order: [samples × draws, units], ∂L/∂(the unit's mask). Empty where no
   // gradient reaches it.
   std::vector<Eigen::MatrixXd> units;
-  // By the name of a product's output: [outputs], Σ over tokens or pixels of (∂L/∂y)², averaged
-  // over samples; missing where no gradient reaches it.
-  std::map<std::string, Eigen::VectorXd> outputs;
+  // By the name of a product's output: Fisher::columns and column_grams of it; missing where no
+  // gradient reaches it.
+  struct Output {
+    Eigen::VectorXd columns;
+    Eigen::MatrixXd gram;
+  };
+  std::map<std::string, Output> outputs;
   // By the name of a tensor, why no gradient reaches it.
   std::map<std::string, std::string> unreachable;
   double answers = 1;  // rows of classes (tokens) a sample

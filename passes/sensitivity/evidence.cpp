@@ -57,11 +57,18 @@ Evidence::Evidence(const Model& model, std::span<const Prunable> modules, const 
   }
 }
 
-Eigen::VectorXd Evidence::Importance(const MatrixView& view) {
+Evidence::Metric Evidence::MetricOf(const MatrixView& view) {
+  const RowStatistics& rows = Input(view);
+  Eigen::MatrixXd gram = rows.gram / std::max(rows.count, 1.0);
   const auto found = curvature().outputs.find(view.output->name());
-  if (found == curvature().outputs.end()) return Eigen::VectorXd::Ones(view.outputs);
-  const Eigen::VectorXd& own = found->second;
-  return own.array() + 1e-6 * std::max(own.mean(), 1e-30);
+  if (found == curvature().outputs.end()) {
+    return {std::move(gram), Eigen::VectorXd(Eigen::VectorXd::Ones(view.outputs))};
+  }
+  const auto& [columns, products] = found->second;
+  if (products.size() > 0) return {std::move(gram), OutputMetric(products)};
+  // What gradients never met counts a little, not nothing.
+  const double least = 1e-6 * std::max(columns.mean(), 1e-30);
+  return {std::move(gram), Eigen::VectorXd(columns.array() + least)};
 }
 
 double Evidence::GramBytes(const MatrixView& view) {

@@ -15,6 +15,7 @@
 
 #include "passes/framework/context.h"
 #include "passes/sensitivity/curvature.h"
+#include "passes/sensitivity/output_metric.h"
 #include "passes/sensitivity/prunable.h"
 #include "passes/sensitivity/select_kl.h"
 #include "passes/statistics/gram.h"
@@ -39,9 +40,15 @@ class Evidence {
   // Valid until the next call: memory holds the moments of one group of inputs, 256 MiB of them or
   // one larger input.
   const RowStatistics& Input(const MatrixView& view);
-  // Fisher information of a matrix's outputs, for weighing their errors; ones where no gradient
-  // reaches them. Outputs that gradients never met count a little, not nothing.
-  Eigen::VectorXd Importance(const MatrixView& view);
+
+  // For predicting the KL that a change Δ of a matrix costs: ½ tr(Δᵀ H Δ G) an answer (K-FAC;
+  // reference §6.3). Outputs have G in common up to kMostGramColumns of them: what a head or a
+  // neuron leaves unrepaired lies where gradients do, unlike rounding.
+  struct Metric {
+    Eigen::MatrixXd gram;  // H [n, n], of centred inputs, divided by the count
+    OutputMetric output;   // G [m, m]; ones where no gradient reaches the output
+  };
+  Metric MetricOf(const MatrixView& view);
   // Bytes of a matrix's Gram.
   static double GramBytes(const MatrixView& view);
 

@@ -104,6 +104,18 @@ class Taps {
     return Sum(builder_.Op("Reshape", {squares, builder_.Ints({-1, tap.length})}), {0});
   }
 
+  // [length, length]
+  std::string ColumnGram(const Tap& tap, Value* gradient) {
+    if (tap.image) {
+      Value* flat = builder_.Op("Reshape", {gradient, PerSample({tap.length, -1})});
+      Value* turned = builder_.Op("Transpose", {flat}, AttributeList("perm", Dims{0, 2, 1}));
+      return Sum(builder_.Op("MatMul", {flat, turned}), {0});
+    }
+    Value* rows = builder_.Op("Reshape", {gradient, builder_.Ints({-1, tap.length})});
+    Value* turned = builder_.Op("Transpose", {rows}, AttributeList("perm", Dims{1, 0}));
+    return builder_.Op("MatMul", {turned, rows})->name();
+  }
+
  private:
   std::string Sum(Value* value, std::vector<int64_t> axes) {
     Value* sum = builder_.Op("ReduceSum", {value, builder_.Ints(std::move(axes))},
@@ -155,7 +167,8 @@ std::vector<std::string> Distinct(const FisherRequest& request) {
   return names;
 }
 
-// The backward sweep and the sums that are asked for: names of masks, then of columns.
+// The backward sweep and the sums that are asked for: names of masks, then of columns, then of
+// Grams of those columns that are not too many.
 std::vector<std::string> AddTaps(Model& model, const AnswerOutput& output, const std::string& seed,
                                  const FisherRequest& request, const Dataset& data) {
   const std::vector<std::string> tensors = Distinct(request);
@@ -177,6 +190,10 @@ std::vector<std::string> AddTaps(Model& model, const AnswerOutput& output, const
   }
   for (const Tap& tap : request.columns) {
     outputs.push_back(taps.Columns(tap, gradient_of.at(tap.tensor)));
+  }
+  for (const Tap& tap : request.columns) {
+    if (tap.length > kMostGramColumns) continue;
+    outputs.push_back(taps.ColumnGram(tap, gradient_of.at(tap.tensor)));
   }
   return outputs;
 }
@@ -200,6 +217,8 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
   fisher.answers = output.answers;
   for (const Tap& tap : request.columns) {
     fisher.columns.emplace_back(Eigen::VectorXd::Zero(tap.length));
+    const int64_t side = tap.length > kMostGramColumns ? 0 : tap.length;
+    fisher.column_grams.emplace_back(Eigen::MatrixXd::Zero(side, side));
   }
   std::vector<std::vector<std::vector<float>>> found(batches.size());  // [batch][output]
   std::vector<std::vector<float>> rows(request.masks.size());
@@ -223,11 +242,16 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
           for (size_t i = 0; i < rows.size(); ++i) {
             rows[i].insert(rows[i].end(), found[b][i].begin(), found[b][i].end());
           }
-          for (size_t i = 0; i < fisher.columns.size(); ++i) {
-            const std::vector<float>& sums = found[b][rows.size() + i];
-            fisher.columns[i] += Eigen::Map<const Eigen::VectorXf>(
-                                     sums.data(), static_cast<Eigen::Index>(sums.size()))
-                                     .cast<double>();
+          size_t place = rows.size();
+          for (Eigen::VectorXd& column : fisher.columns) {
+            const float* sums = found[b][place++].data();
+            column += Eigen::Map<const Eigen::VectorXf>(sums, column.size()).cast<double>();
+          }
+          for (Eigen::MatrixXd& gram : fisher.column_grams) {
+            if (gram.size() == 0) continue;
+            const float* sums = found[b][place++].data();
+            gram +=
+                Eigen::Map<const Eigen::MatrixXf>(sums, gram.rows(), gram.cols()).cast<double>();
           }
           found[b].clear();
           context.progress(
@@ -243,6 +267,7 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
         Eigen::Map<const RowMajor>(rows[i].data(), fisher.samples, length).cast<double>());
   }
   for (Eigen::VectorXd& column : fisher.columns) column /= static_cast<double>(fisher.samples);
+  for (Eigen::MatrixXd& gram : fisher.column_grams) gram /= static_cast<double>(fisher.samples);
   return fisher;
 }
 

@@ -28,6 +28,8 @@ struct Tap {
   int64_t length;
 };
 
+inline constexpr int64_t kMostGramColumns = 1024;
+
 struct FisherRequest {
   std::vector<Tap> masks;    // whose positions along the axis can be switched off
   std::vector<Tap> columns;  // outputs of products
@@ -39,6 +41,8 @@ struct Fisher {
   std::vector<Eigen::MatrixXd> masks;
   // One a column tap: [length], Σ over tokens or pixels of (∂L/∂y)², averaged over samples.
   std::vector<Eigen::VectorXd> columns;
+  // The same of the outer product (∂L/∂y)(∂L/∂y)ᵀ: [length, length]; empty above kMostGramColumns.
+  std::vector<Eigen::MatrixXd> column_grams;
   int64_t samples = 0;  // with draws
   double answers = 1;   // rows of classes (tokens) a sample
 };

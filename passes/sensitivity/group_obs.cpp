@@ -32,11 +32,11 @@ double InverseForm(const MatrixXd& a, const MatrixXd& b) {
   return llt.matrixL().solve(b).squaredNorm();
 }
 
-// A consumer while units leave it: the rows that are left, refitted, columns times √g.
+// A consumer while units leave it: the rows that are left, refitted, shaped by the metric.
 class Survivors {
  public:
-  explicit Survivors(const ObsConsumer& consumer) : consumer_(&consumer), weight_(consumer.weight) {
-    weight_.array().rowwise() *= consumer.importance.array().sqrt().transpose();
+  explicit Survivors(const ObsConsumer& consumer)
+      : consumer_(&consumer), weight_(consumer.metric.Shape(consumer.weight)) {
     damped_ = Damped(consumer.gram);
   }
 
@@ -250,8 +250,8 @@ MatrixXd ObsRefit(const ObsConsumer& consumer, std::span<const int64_t> kept) {
 }
 
 double ObsError(const ObsConsumer& consumer, const MatrixXd& changed) {
-  const MatrixXd delta = consumer.weight - changed;
-  return ((consumer.gram * delta).cwiseProduct(delta).colwise().sum() * consumer.importance)(0);
+  const MatrixXd delta = consumer.metric.Shape(consumer.weight - changed);
+  return (consumer.gram * delta).cwiseProduct(delta).sum();
 }
 
 }  // namespace sparsefuse

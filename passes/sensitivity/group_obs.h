@@ -2,11 +2,11 @@
 // they can (ZipLM's score, OSSCAR's batches and swaps; design/algorithms.md 2, reference §7.2).
 //
 // For a consumer Y = X·W of the module, with the Gram H = XᵀX/T of centred inputs and the output
-// importance g (one weight a column), removing rows S and refitting the rest K costs
+// metric G, removing rows S and refitting the rest K costs
 //
-//   min over W' of tr((W − W')ᵀ H (W − W') diag g) = tr(W_Sᵀ (H⁻¹_SS)⁻¹ W_S diag g)
+//   min over W' of tr((W − W')ᵀ H (W − W') G) = tr(W_Sᵀ (H⁻¹_SS)⁻¹ W_S G)
 //
-// and the refit is W'_K = W_K + H_KK⁻¹ H_KS W_S: it does not depend on g, which only weighs errors.
+// and the refit is W'_K = W_K + H_KK⁻¹ H_KS W_S: it does not depend on G, which only weighs errors.
 
 #ifndef SPARSEFUSE_PASSES_SENSITIVITY_GROUP_OBS_H_
 #define SPARSEFUSE_PASSES_SENSITIVITY_GROUP_OBS_H_
@@ -16,13 +16,15 @@
 #include <span>
 #include <vector>
 
+#include "passes/sensitivity/output_metric.h"
+
 namespace sparsefuse {
 
 // One product that sums over the module's units.
 struct ObsConsumer {
   Eigen::MatrixXd weight;        // W [n, m]
   Eigen::MatrixXd gram;          // H [n, n], symmetric, of centred inputs, divided by the row count
-  Eigen::VectorXd importance;    // g [m], ≥ 0
+  OutputMetric metric;           // G [m, m]
   std::vector<int64_t> unit_of;  // n: the unit that each row goes with, −1: it stays
 };
 
@@ -44,7 +46,7 @@ std::vector<ObsLevel> BuildObsLevels(std::span<const ObsConsumer> consumers, int
 // W' [n, m], the removed units' rows zero.
 Eigen::MatrixXd ObsRefit(const ObsConsumer& consumer, std::span<const int64_t> kept);
 
-// tr((W − changed)ᵀ H (W − changed) diag g).
+// tr((W − changed)ᵀ H (W − changed) G).
 double ObsError(const ObsConsumer& consumer, const Eigen::MatrixXd& changed);
 
 }  // namespace sparsefuse

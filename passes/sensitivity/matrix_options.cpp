@@ -40,22 +40,19 @@ Index Smaller(const MatrixXd& weight) { return std::min(weight.rows(), weight.co
 // Predictions, and the changed weights of the options that are to be measured.
 std::vector<std::pair<size_t, MatrixXd>> Predict(Job& job, double answers) {
   const MatrixXd& weight = job.matrix.weight;
-  const double energy =
-      (job.matrix.gram * weight).cwiseProduct(weight).sum();  // of the centred outputs
-  const ObsConsumer plain{weight, job.matrix.gram, VectorXd::Ones(weight.cols()), {}};
+  const double energy = ObsError(job.matrix, MatrixXd::Zero(weight.rows(), weight.cols()));
   std::vector<std::pair<size_t, MatrixXd>> measured;
   std::vector<MatrixOption>& options = job.options->options;
   const auto add = [&](MatrixOption::Kind kind, int64_t value, MatrixXd changed) {
-    const double error = ObsError(plain, changed);
-    options.push_back({kind, value, energy > 0 ? error / energy : 0,
-                       0.5 * ObsError(job.matrix, changed) / answers});
+    const double error = ObsError(job.matrix, changed);
+    options.push_back({kind, value, energy > 0 ? error / energy : 0, 0.5 * error / answers});
     if (IsMeasured(options.back(), Smaller(weight))) {
       measured.emplace_back(options.size() - 1, std::move(changed));
     }
   };
   for (const int64_t bits : kBits) add(MatrixOption::Kind::kBits, bits, RoundToBits(weight, bits));
   if (!job.options->reason.empty()) return measured;
-  const RankCurve curve(weight, job.matrix.gram, job.matrix.importance);
+  const RankCurve curve(weight, job.matrix.gram, job.matrix.metric);
   for (const double share : kRankShares) {
     const auto rank = static_cast<int64_t>(share * static_cast<double>(Smaller(weight)));
     if (rank > 0) add(MatrixOption::Kind::kRank, rank, curve.Truncated(rank));
@@ -76,7 +73,7 @@ double Correction(const std::vector<MatrixOption>& options, MatrixOption::Kind k
 // --- kept on disk --------------------------------------------------------------------------------
 
 std::string StoredName(const MatrixOptions& options, uint64_t seed) {
-  return fmt::format("matrix options 1: {} seed {}", options.matrix->output->name(), seed);
+  return fmt::format("matrix options 3: {} seed {}", options.matrix->output->name(), seed);
 }
 
 bool Restore(StatisticsStore& store, uint64_t seed, MatrixOptions& options) {
@@ -158,10 +155,10 @@ std::vector<MatrixOptions> FindMatrixOptions(Evidence& evidence) {
           bytes = 0;
         }
         bytes += Evidence::GramBytes(view);
-        jobs.push_back(
-            {&options,
-             {Weight(view), rows.gram / std::max(rows.count, 1.0), evidence.Importance(view), {}},
-             rows.mean});
+        Evidence::Metric metric = evidence.MetricOf(view);
+        jobs.push_back({&options,
+                        {Weight(view), std::move(metric.gram), std::move(metric.output), {}},
+                        rows.mean});
       }
     }
     context.progress("matrices", static_cast<int64_t>(i) + 1, static_cast<int64_t>(result.size()));

@@ -14,9 +14,9 @@ namespace sparsefuse {
 struct MatrixOption {
   enum class Kind { kBits, kRank };
   Kind kind;
-  int64_t value;         // bits of a weight; rank
-  double error;          // of the output: ‖X(W − W')‖²/‖XW‖², both centred
-  double predicted;      // KL per answer, in nats
+  int64_t value;     // bits of a weight; rank
+  double error;      // predicted over what losing the whole matrix would cost, in 0…1 or above
+  double predicted;  // KL per answer, in nats
   double measured = -1;  // the same on the select split, only this matrix changed; −1: no
 };
 

@@ -27,6 +27,9 @@ using Json = nlohmann::json;
 constexpr double kFree = 1e-4;
 constexpr double kCheap = 1e-2;
 
+// Its name, or what makes it known where it has none.
+std::string NameOf(const Node& node) { return node.name().empty() ? node.Describe() : node.name(); }
+
 Json Measured(double kl) { return kl >= 0 ? Json(kl) : Json(nullptr); }
 
 // The last of the options, which run from mild to strong, that costs at most `limit`, none dearer
@@ -138,7 +141,7 @@ class Sensitivity final : public Pass {
   static Json ToJson(const ModuleOptions& module, const ProductCosts& costs) {
     const Module& of = *module.prunable->module;
     Json nodes = Json::array();
-    for (const Node* node : of.consumers) nodes.push_back(node->Describe());
+    for (const Node* node : of.consumers) nodes.push_back(NameOf(*node));
     Json json = {{"what", module.prunable->name},
                  {"kind", Name(of.kind)},
                  {"units", of.units},
@@ -169,7 +172,7 @@ class Sensitivity final : public Pass {
 
   static Json ToJson(const MatrixOptions& matrix) {
     const MatrixView& view = *matrix.matrix;
-    Json json = {{"node", view.node->Describe()},
+    Json json = {{"node", NameOf(*view.node)},
                  {"inputs", view.inputs},
                  {"outputs", view.outputs},
                  {"rows", matrix.rows}};

@@ -13,7 +13,6 @@ namespace sparsefuse {
 namespace {
 
 using Eigen::MatrixXd;
-using Eigen::VectorXd;
 
 // X with correlated columns, so that survivors have something to repair.
 MatrixXd Inputs(int64_t rows, int64_t columns, uint32_t seed) {
@@ -27,21 +26,26 @@ MatrixXd Inputs(int64_t rows, int64_t columns, uint32_t seed) {
 
 struct Problem {
   MatrixXd inputs;  // X, centred
+  MatrixXd metric;  // G
   ObsConsumer consumer;
 };
 
 Problem MakeProblem(int64_t units, int64_t width, int64_t fixed, int64_t outputs, uint32_t seed) {
   const int64_t n = units * width + fixed;
-  Problem problem;
-  problem.inputs = Inputs(400, n, seed);
-  problem.inputs.rowwise() -= problem.inputs.colwise().mean().eval();
+  MatrixXd inputs = Inputs(400, n, seed);
+  inputs.rowwise() -= inputs.colwise().mean().eval();
   std::mt19937 random(seed + 1);
   std::normal_distribution<double> normal;
+  const auto draw = [&] { return normal(random); };
+  const MatrixXd weight = MatrixXd::NullaryExpr(n, outputs, draw);
+  // Outputs that hang together, and the little that OutputMetric adds.
+  const MatrixXd gradients = MatrixXd::NullaryExpr(outputs, 4 * outputs, draw);
+  const MatrixXd products = gradients * gradients.transpose();
+  MatrixXd metric = 0.95 * products;
+  metric.diagonal() = products.diagonal().array() + 1e-6 * products.diagonal().mean();
+  Problem problem{
+      inputs, metric, {weight, inputs.transpose() * inputs / 400, OutputMetric(products), {}}};
   ObsConsumer& consumer = problem.consumer;
-  consumer.weight = MatrixXd::NullaryExpr(n, outputs, [&] { return normal(random); });
-  consumer.gram = problem.inputs.transpose() * problem.inputs / 400;
-  consumer.importance =
-      VectorXd::NullaryExpr(outputs, [&] { return std::abs(normal(random)) + 0.1; });
   for (int64_t i = 0; i < n; ++i) {
     consumer.unit_of.push_back(i < units * width ? i % units : -1);  // interleaved
   }
@@ -75,7 +79,7 @@ MatrixXd DirectRefit(const Problem& problem, const std::vector<int64_t>& kept) {
 
 double DirectError(const Problem& problem, const MatrixXd& changed) {
   const MatrixXd difference = problem.inputs * (problem.consumer.weight - changed);
-  return (difference.colwise().squaredNorm() * problem.consumer.importance)(0) /
+  return (difference.transpose() * difference * problem.metric).trace() /
          static_cast<double>(problem.inputs.rows());
 }
 
@@ -150,7 +154,7 @@ TEST_CASE("without swaps: the cheapest unit by brute force goes first") {
     // What the damped objective loses.
     const double ridge = 0.01 * problem.consumer.gram.diagonal().mean();
     const double error = DirectError(problem, problem.consumer.weight - delta) +
-                         ridge * (delta.colwise().squaredNorm() * problem.consumer.importance)(0);
+                         ridge * (delta.transpose() * delta * problem.metric).trace();
     if (error < best) {
       best = error;
       expected = kept;
