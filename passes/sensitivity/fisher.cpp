@@ -254,6 +254,9 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
                 Eigen::Map<const Eigen::MatrixXf>(sums, gram.rows(), gram.cols()).cast<double>();
           }
           found[b].clear();
+          const int64_t left =
+              static_cast<int64_t>(samples.size()) - static_cast<int64_t>(b) * batch;
+          fisher.samples += data.fixed_batch() > 0 ? batch : std::min(batch, left);
           context.progress(
               "gradients",
               draw * static_cast<int64_t>(batches.size()) + static_cast<int64_t>(b) + 1,
@@ -262,7 +265,7 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
   }
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t length = request.masks[i].length;
-    fisher.samples = static_cast<int64_t>(rows[i].size()) / length;
+    SF_CHECK(static_cast<int64_t>(rows[i].size()) == fisher.samples * length);
     fisher.masks.push_back(
         Eigen::Map<const RowMajor>(rows[i].data(), fisher.samples, length).cast<double>());
   }

@@ -114,19 +114,9 @@ class Products {
 // --- Rows of one batch
 // ----------------------------------------------------------------------------
 
-struct GatheredRows {
-  FloatRows values;
-  std::vector<Eigen::Index> sample;  // of the batch, that each row is of; rows lie sample by sample
-};
-
-int64_t SampleCount(const Feeds& feeds) {
-  const Dims& dims = feeds.front().second.dims();
-  return dims.empty() ? 1 : std::max<int64_t>(1, dims[0]);
-}
-
 // Rows of `tensor` in the order of its axes other than the features', those of padding left out.
-GatheredRows GatherRows(const Tensor& tensor, const Rows& rows,
-                        const std::optional<std::string>& mask, const Feeds& feeds) {
+FloatRows GatherRows(const Tensor& tensor, const Rows& rows, const std::optional<std::string>& mask,
+                     const Feeds& feeds) {
   const int64_t wanted = rows.window ? 1 : rows.feature_axis;
   const int64_t axis = wanted < 0 ? wanted + tensor.rank() : wanted;
   SF_CHECK(axis >= 0 && axis < tensor.rank(), "\"{}\" is {}", rows.tensor, ToString(tensor.dims()));
@@ -141,17 +131,15 @@ GatheredRows GatherRows(const Tensor& tensor, const Rows& rows,
   std::vector<float> converted;
   if (tensor.dtype() != DType::kFloat) converted = tensor.ToFloats();
   const float* data = converted.empty() ? tensor.data<float>().data() : converted.data();
-  GatheredRows result{FloatRows(count, n), {}};
-  const int64_t samples = SampleCount(feeds);
-  const int64_t each = all % samples == 0 ? std::max<int64_t>(1, all / samples) : all;
+  FloatRows result(count, n);
+  int64_t to = 0;
   for (int64_t row = 0; row < all; ++row) {
     if (!kept.empty() && !kept[static_cast<size_t>(row)]) continue;
     const float* from = data + row / inner * n * inner + row % inner;
-    const auto to = static_cast<Eigen::Index>(result.sample.size());
-    for (int64_t i = 0; i < n; ++i) result.values(to, i) = from[i * inner];
-    result.sample.push_back(row / each);
+    for (int64_t i = 0; i < n; ++i) result(to, i) = from[i * inner];
+    ++to;
   }
-  if (!result.values.allFinite()) {
+  if (!result.allFinite()) {
     throw UserError(ErrorCode::kEngine, "holds NaN or infinity on the calibration data")
         .At(fmt::format("tensor \"{}\"", Printable(rows.tensor)));
   }
@@ -177,24 +165,6 @@ BatchMoments Center(FloatRows& values) {
   if (values.rows() > 0) moments.mean /= moments.count;
   values.rowwise() -= moments.mean.cast<float>().transpose();
   return moments;
-}
-
-// The mean of each sample that has rows, and how many it has. Appends to what was found before.
-void AddSampleMeans(const GatheredRows& rows, RowStatistics& statistics) {
-  const Eigen::Index n = rows.values.cols();
-  for (size_t first = 0, last = 0; first < rows.sample.size(); first = last) {
-    while (last < rows.sample.size() && rows.sample[last] == rows.sample[first]) ++last;
-    const auto count = static_cast<Eigen::Index>(last - first);
-    const Eigen::Index at = statistics.sample_means.rows();
-    statistics.sample_means.conservativeResize(at + 1, n);
-    statistics.sample_counts.conservativeResize(at + 1);
-    statistics.sample_means.row(at) =
-        rows.values.middleRows(static_cast<Eigen::Index>(first), count)
-            .cast<double>()
-            .colwise()
-            .mean();
-    statistics.sample_counts(at) = static_cast<double>(count);
-  }
 }
 
 // --- Sums over batches
@@ -234,22 +204,9 @@ Eigen::MatrixXd Symmetric(Eigen::MatrixXd sum) {
   return sum;
 }
 
-template <typename Matrix>
-void AppendRows(const Matrix& rows, Matrix& to) {
-  if (rows.size() == 0) return;
-  const Eigen::Index at = to.rows();
-  to.conservativeResize(at + rows.rows(), rows.cols());
-  to.bottomRows(rows.rows()) = rows;
-}
-
 size_t Slots(const Context& context) { return static_cast<size_t>(std::max(1, context.threads)); }
 
 }  // namespace
-
-Eigen::MatrixXd RowStatistics::Between() const {
-  const Eigen::MatrixXd steps = sample_means.rowwise() - mean.transpose();
-  return steps.transpose() * sample_counts.asDiagonal() * steps;
-}
 
 Rows InputRows(const MatrixView& view) {
   Rows rows{.tensor = view.input->name()};
@@ -270,7 +227,6 @@ std::vector<RowStatistics> CollectRows(const Model& model, std::span<const RowRe
   struct Part {
     BatchMoments moments;
     Eigen::MatrixXf product;
-    RowStatistics samples;  // their means alone
   };
   Probe probe(model);
   std::vector<size_t> places;
@@ -286,12 +242,9 @@ std::vector<RowStatistics> CollectRows(const Model& model, std::span<const RowRe
       [&](size_t batch, std::vector<std::vector<Tensor>> outputs) {
         std::vector<Part>& own = parts[batch % slots];
         for (size_t i = 0; i < requests.size(); ++i) {
-          GatheredRows x =
-              GatherRows(outputs[0][places[i]], requests[i].rows, mask, batches[batch]);
-          Part part;
-          if (requests[i].gram) AddSampleMeans(x, part.samples);
-          part.moments = Center(x.values);
-          if (requests[i].gram) part.product = products.Compute(batch, x.values, x.values);
+          FloatRows x = GatherRows(outputs[0][places[i]], requests[i].rows, mask, batches[batch]);
+          Part part{Center(x), {}};
+          if (requests[i].gram) part.product = products.Compute(batch, x, x);
           own.push_back(std::move(part));
         }
       },
@@ -303,8 +256,6 @@ std::vector<RowStatistics> CollectRows(const Model& model, std::span<const RowRe
           Eigen::VectorXd& squares = statistics[i].squares;
           if (squares.size() == 0) squares = Eigen::VectorXd::Zero(moments.squares.size());
           squares += moments.squares;
-          AppendRows(part.samples.sample_means, statistics[i].sample_means);
-          AppendRows(part.samples.sample_counts, statistics[i].sample_counts);
         }
         parts[batch % slots].clear();
       });
@@ -341,11 +292,9 @@ std::vector<PairStatistics> CollectPairs(const Model& teacher, const Model& stud
       [&](size_t batch, std::vector<std::vector<Tensor>> outputs) {
         for (size_t i = 0; i < pairs.size(); ++i) {
           FloatRows x = GatherRows(outputs[0][places[i].first], pairs[i].teacher, mask,
-                                   teacher_batches[batch])
-                            .values;
+                                   teacher_batches[batch]);
           FloatRows x_hat = GatherRows(outputs[1][places[i].second], pairs[i].student, mask,
-                                       student_batches[batch])
-                                .values;
+                                       student_batches[batch]);
           SF_CHECK(x.rows() == x_hat.rows(), "\"{}\" and \"{}\" have {} and {} rows",
                    pairs[i].teacher.tensor, pairs[i].student.tensor, x.rows(), x_hat.rows());
           Part part{Center(x), Center(x_hat), {}, {}};

@@ -41,14 +41,6 @@ struct RowStatistics {
   Eigen::VectorXd mean;     // [n]
   Eigen::VectorXd squares;  // [n] Σ x², not centred
   Eigen::MatrixXd gram;     // [n, n] Σ (x − mean)(x − mean)ᵀ; empty if not asked for
-  // With the Gram: the mean of each sample's rows [samples, n], and how many rows it has. Rows are
-  // taken to lie sample by sample; samples of padding alone are left out.
-  Eigen::MatrixXd sample_means;
-  Eigen::VectorXd sample_counts;
-
-  // [n, n] Σ count of i · (mean of i − mean)(mean of i − mean)ᵀ over samples i: the part of the
-  // Gram that rows of one sample have in common.
-  Eigen::MatrixXd Between() const;
 };
 
 // One a request, over all batches. `mask`: FindPaddingMask of the whole model.

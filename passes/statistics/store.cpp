@@ -251,8 +251,8 @@ std::vector<RowStatistics> StatisticsStore::Rows(std::string_view what, const Mo
                                                  const Batches& batches,
                                                  const std::optional<std::string>& mask,
                                                  const Context& context) {
-  constexpr size_t kFields = 6;
-  std::string whole = fmt::format("rows 2: {}\nmask: {}", what, mask.value_or(""));
+  constexpr size_t kFields = 4;
+  std::string whole = fmt::format("rows: {}\nmask: {}", what, mask.value_or(""));
   for (const RowRequest& request : requests) {
     whole += fmt::format("\n{} {} {} {}", request.rows.tensor, request.rows.feature_axis,
                          request.rows.window ? request.rows.window->output(0)->name() : "",
@@ -262,12 +262,7 @@ std::vector<RowStatistics> StatisticsStore::Rows(std::string_view what, const Mo
   if (std::optional<Matrices> kept = Find(whole);
       kept && kept->size() == kFields * requests.size()) {
     for (auto at = kept->begin(); at != kept->end(); at += kFields) {
-      statistics.push_back({.count = at[0](0, 0),
-                            .mean = at[1].col(0),
-                            .squares = at[2].col(0),
-                            .gram = std::move(at[3]),
-                            .sample_means = std::move(at[4]),
-                            .sample_counts = at[5].reshaped()});
+      statistics.push_back({at[0](0, 0), at[1].col(0), at[2].col(0), std::move(at[3])});
     }
     return statistics;
   }
@@ -278,8 +273,6 @@ std::vector<RowStatistics> StatisticsStore::Rows(std::string_view what, const Mo
     matrices.push_back(own.mean);
     matrices.push_back(own.squares);
     matrices.push_back(own.gram);
-    matrices.push_back(own.sample_means);
-    matrices.push_back(own.sample_counts);
   }
   Keep(whole, matrices);
   return statistics;

@@ -126,5 +126,38 @@ TEST_CASE("the log file holds what -q keeps from the terminal") {
   CHECK(Contains(ReadFile(work / "log"), "fc9"));
 }
 
+TEST_CASE("analyze shows what each option costs, and writes it where asked") {
+  const Workplace work;
+  // 57 samples to learn from do not do for 96 neurons, but for bits.
+  const std::vector<std::string> analyze = {"analyze", "-m", work / "model.onnx",
+                                            "--calibration-data", work / "calibration.npz"};
+  const json result = JsonOf(analyze);
+  CHECK(
+      Contains(result["modules"][0]["left_out"].get<std::string>(), "rows of data for 96 inputs"));
+  REQUIRE(result["matrices"].size() == 2);
+  double before = 0;
+  for (const json& option : result["matrices"][0]["bits"]) {
+    CHECK(option["expected"] > before);  // from 8 bits down
+    before = option["expected"];
+  }
+  CHECK(result["agreement"]["bits"]["options"] == 4);
+
+  const std::string files = Snapshot(work.path());
+  std::vector<std::string> human = analyze;
+  const RunResult shown = RunTool(human);
+  CHECK(shown.exit_code == 0);
+  CHECK(Contains(shown.out, "64×96"));
+  CHECK(Contains(shown.out, "rank correlation of predicted with measured KL"));
+  CHECK(Snapshot(work.path()) == files);
+
+  human.insert(human.end(), {"-o", work / "out"});
+  REQUIRE(RunTool(human).exit_code == 0);
+  CHECK(json::parse(ReadFile(work.path() / "out/sensitivity.json")) == result);
+  CheckFails(human, "E_OUTPUT_EXISTS", 6, "sensitivity.json: exists already");
+  human.push_back("--overwrite");
+  CHECK(RunTool(human).exit_code == 0);
+  CheckFails({"analyze", "-m", work / "model.onnx"}, "E_USAGE", 2, "--calibration-data is missing");
+}
+
 }  // namespace
 }  // namespace sparsefuse::test

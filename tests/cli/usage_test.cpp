@@ -14,7 +14,7 @@ TEST_CASE("usage errors name the flag and the nearest one") {
   const Case cases[] = {
       {{}, "no command given"},
       {{"compres"}, "unknown command \"compres\"; did you mean compress?"},
-      {{"xyz"}, "commands: compress, eval, benchmark, inspect, passes, kernels"},
+      {{"xyz"}, "commands: compress, analyze, eval, benchmark, inspect, passes, kernels"},
       {{"--nonsense"}, "unknown option --nonsense"},
       {{"compress"}, "-m (the model) is missing"},
       {{"compress", "-m", "a.onnx"}, "-o (the output folder) is missing"},
@@ -33,6 +33,7 @@ TEST_CASE("usage errors name the flag and the nearest one") {
        "max_drop needs --eval-data or --calibration-data"},
       {{"compress", "-m", "a.onnx", "-o", "out", "--target-latency", "0.5"}, "latency_ratio needs"},
       {{"compress", "-m"}, "-m"},
+      {{"analyze"}, "-m (the model) is missing"},
       {{"eval"}, "-m (the model) is missing"},
       {{"eval", "-m", "a.onnx"}, "--eval-data is missing"},
       {{"inspect"}, "the model is missing"},

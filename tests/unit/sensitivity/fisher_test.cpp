@@ -76,6 +76,7 @@ struct Net {
 struct Expected {
   VectorXd masks = VectorXd::Zero(kUnits);  // E[(∂L/∂m)²], the mean over samples
   VectorXd columns;
+  MatrixXd column_gram;
 };
 
 Expected WrittenOut(const Net& net) {
@@ -84,6 +85,7 @@ Expected WrittenOut(const Net& net) {
   const double variance = (z.array() - z.mean()).square().mean();
   Expected expected;
   expected.columns = VectorXd::Zero(z.cols());
+  expected.column_gram = MatrixXd::Zero(z.cols(), z.cols());
   for (Eigen::Index t = 0; t < z.rows(); ++t) {
     MatrixXd information(1, 1);
     information(0, 0) = 1 / variance;
@@ -95,6 +97,7 @@ Expected WrittenOut(const Net& net) {
     const MatrixXd jacobian = h.row(t).transpose().asDiagonal() * net.w2;  // ∂z/∂m [units, classes]
     expected.masks += (jacobian * information * jacobian.transpose()).diagonal() / kSamples;
     expected.columns += information.diagonal() / kSamples;
+    expected.column_gram += information / kSamples;
   }
   return expected;
 }
@@ -117,6 +120,9 @@ TEST_CASE("random seeds find the Fisher information of masks and of outputs") {
   for (Eigen::Index c = 0; c < classes; ++c) {
     CHECK(fisher.columns[0](c) == Approx(expected.columns(c)).epsilon(0.1));
   }
+  CHECK((fisher.column_grams[0] - expected.column_gram).norm() < 0.1 * expected.column_gram.norm());
+  CHECK((fisher.column_grams[0].diagonal() - fisher.columns[0]).norm() <
+        1e-5 * fisher.columns[0].norm());
 }
 
 TEST_CASE("the same bytes for one thread and two") {
@@ -124,6 +130,21 @@ TEST_CASE("the same bytes for one thread and two") {
   const Fisher one = net.Collect(1), two = net.Collect(2);
   CHECK(one.masks[0] == two.masks[0]);
   CHECK(one.columns[0] == two.columns[0]);
+  CHECK(one.column_grams[0] == two.column_grams[0]);
+}
+
+TEST_CASE("an output's own gradient is the seed, whatever else is asked for") {
+  const Net net("Identity", 5);
+  const Dataset data = Dataset::Load(net.folder / "data.npz", net.model);
+  Context context;
+  context.calibration = &data;
+  std::vector<int64_t> samples(kSamples);
+  std::iota(samples.begin(), samples.end(), 0);
+  for (const char* tensor : {"z", "y"}) {
+    const Fisher alone =
+        CollectFisher(net.model, {{}, {{tensor, false, 5}}}, context, samples, kDraws);
+    CHECK((alone.columns[0] - net.Collect(1).columns[0]).norm() < 1e-4);
+  }
 }
 
 TEST_CASE("what gradients do not reach, and why") {

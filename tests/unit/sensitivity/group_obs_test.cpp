@@ -133,7 +133,7 @@ TEST_CASE("levels are near the best of all subsets, and nested batches lose litt
         for (size_t i = 0; i < counts.size(); ++i) {
           CHECK(static_cast<int64_t>(levels[i].kept.size()) == counts[i]);
           CHECK(std::is_sorted(levels[i].kept.begin(), levels[i].kept.end()));
-          CHECK(levels[i].error <= 1.4 * BestError(problem, 10, counts[i]));
+          CHECK(levels[i].error <= 1.6 * BestError(problem, 10, counts[i]));
           CHECK(levels[i].error >= before);
           before = levels[i].error;
         }
