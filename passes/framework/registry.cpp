@@ -11,9 +11,9 @@ extern const PassInfo kPrune;
 extern const PassInfo kQuantize;
 
 const std::vector<const PassInfo*>& AllPasses() {
-  static const std::vector<const PassInfo*> passes = {
-      &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks,
-      &kRemoveDead, &kPrune,         &kQuantize};
+  static const std::vector<const PassInfo*> passes = {&kRaiseOpset,    &kDecompose, &kFoldConstants,
+                                                      &kFoldBatchNorm, &kFoldMasks, &kRemoveDead,
+                                                      &kPrune,         &kQuantize};
   return passes;
 }
 
