@@ -21,16 +21,17 @@ float Scale(const Node& node, int64_t width) {
   return scale != 0 ? scale : static_cast<float>(1 / std::sqrt(static_cast<double>(width)));
 }
 
-// What both operators do once they have queries, and keys and values including those of the past.
 struct Masks {
-  size_t padding, bias;          // inputs
+  Padding padding;
+  size_t mask, bias;             // inputs
   Value* past_length = nullptr;  // int64 []
 };
 
+// What both operators do once they have queries, and keys and values including those of the past.
 Value* EmitMasked(const FusedNode& fused, Emitter& emitter, AttentionParts parts,
                   const Masks& masks) {
   const Node& node = fused.node();
-  const PaddingForm form = FindPadding(fused, masks.padding).form;
+  const PaddingForm form = masks.padding.form;
   const bool causal = node.GetInt("unidirectional", 0) != 0;
   Value* key_positions = nullptr;
   if (causal || form == PaddingForm::kLengths || form == PaddingForm::kRanges) {
@@ -40,7 +41,7 @@ Value* EmitMasked(const FusedNode& fused, Emitter& emitter, AttentionParts parts
   if (form != PaddingForm::kNone) {
     const float filter = node.GetFloat("mask_filter_value", kMaskFilter);
     parts.biases.push_back(
-        EmitPadding(emitter, emitter.input(masks.padding), form, key_positions, filter));
+        EmitPadding(emitter, emitter.input(masks.mask), form, key_positions, filter));
   }
   if (causal) {
     Value* rows = masks.past_length
@@ -77,6 +78,10 @@ std::string FindHiddenSizes(const FusedNode& fused, HiddenSizes& sizes) {
   return whole ? "" : "its heads do not divide its width";
 }
 
+Padding PackedPadding(const FusedNode& fused) {
+  return FindPadding(fused, kMask, fused.Has(kPast) ? std::nullopt : std::optional<size_t>(kX));
+}
+
 std::string WhyAttentionKept(const FusedNode& fused) {
   const Node& node = fused.node();
   if (node.GetInt("do_rotary", 0)) return "it rotates queries and keys (do_rotary)";
@@ -87,8 +92,7 @@ std::string WhyAttentionKept(const FusedNode& fused) {
   HiddenSizes sizes{};
   std::string reason = FindHiddenSizes(fused, sizes);
   if (reason.empty()) reason = WhyNotFloat(fused, {kX, kWeight, kBias, kPast, kScoreBias});
-  if (reason.empty()) reason = FindPadding(fused, kMask).reason;
-  return reason;
+  return reason.empty() ? PackedPadding(fused).reason : reason;
 }
 
 void EmitAttention(const FusedNode& fused, Emitter& emitter) {
@@ -104,7 +108,7 @@ void EmitAttention(const FusedNode& fused, Emitter& emitter) {
                        .keys = SplitHeads(emitter, qkv[1], heads, width),
                        .values = SplitHeads(emitter, qkv[2], heads, sizes.v / heads),
                        .scale = Scale(node, width)};
-  Masks masks{kMask, kScoreBias};
+  Masks masks{PackedPadding(fused), kMask, kScoreBias};
   if (fused.Has(kPast)) {  // [keys and values, batch, heads, past, width]
     Value* past = emitter.input(kPast);
     const auto half = [&](int64_t i) { return emitter.Op("Gather", {past, emitter.Int(i)}); };
@@ -133,6 +137,11 @@ enum Multi : size_t {
   kIndirection
 };
 
+Padding MultiHeadPadding(const FusedNode& fused) {
+  const bool past = fused.Has(kPastKeys);
+  return FindPadding(fused, kKeyMask, past ? std::nullopt : std::optional<size_t>(kKeys));
+}
+
 std::string WhyMultiHeadKept(const FusedNode& fused) {
   const Node& node = fused.node();
   if (!fused.Has(kKeys) || !fused.Has(kValues)) return "its queries, keys and values are packed";
@@ -156,8 +165,7 @@ std::string WhyMultiHeadKept(const FusedNode& fused) {
   }
   std::string reason =
       WhyNotFloat(fused, {kQueries, kKeys, kValues, kBiases, kAddedScores, kPastKeys, kPastValues});
-  if (reason.empty()) reason = FindPadding(fused, kKeyMask).reason;
-  return reason;
+  return reason.empty() ? MultiHeadPadding(fused).reason : reason;
 }
 
 void EmitMultiHead(const FusedNode& fused, Emitter& emitter) {
@@ -177,7 +185,7 @@ void EmitMultiHead(const FusedNode& fused, Emitter& emitter) {
                        .keys = SplitHeads(emitter, inputs[1], heads, width),
                        .values = SplitHeads(emitter, inputs[2], heads, v / heads),
                        .scale = Scale(node, width)};
-  Masks masks{kKeyMask, kAddedScores};
+  Masks masks{MultiHeadPadding(fused), kKeyMask, kAddedScores};
   if (fused.Has(kPastKeys)) {
     masks.past_length = emitter.SizeOf(emitter.input(kPastKeys), 2);
     parts.keys = emitter.Output(1, "Concat", {emitter.input(kPastKeys), parts.keys},

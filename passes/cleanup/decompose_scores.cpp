@@ -52,13 +52,15 @@ Value* Later(Emitter& emitter, Value* rows, Value* keys) {
   return emitter.Op("Less", {emitter.Unsqueeze(rows, {1}), keys});
 }
 
-Padding FindPadding(const FusedNode& fused, size_t mask) {
+Padding FindPadding(const FusedNode& fused, size_t mask, std::optional<size_t> keys) {
   if (!fused.Has(mask)) return {};
   const std::optional<int64_t> rank = fused.Rank(mask);
   if (!rank) return {.reason = "the rank of its mask is not known"};
   if (*rank == 2) {
-    const bool same_for_all = fused.Size(mask, 1) == 1;
-    return {.form = same_for_all ? PaddingForm::kNone : PaddingForm::kKeys};
+    const std::optional<int64_t> columns = fused.Size(mask, 1);
+    if (columns == 1) return {};
+    const bool many = columns || (keys && fused.SameSize(mask, 1, *keys, 1));
+    return {.form = many ? PaddingForm::kKeys : PaddingForm::kKeysOrOne};
   }
   if (*rank == 3) return {.form = PaddingForm::kRows};
   if (*rank != 1) return {.reason = "its mask has four axes"};
@@ -72,8 +74,12 @@ Padding FindPadding(const FusedNode& fused, size_t mask) {
 Value* EmitPadding(Emitter& emitter, Value* mask, PaddingForm form, Value* key_positions,
                    float filter) {
   Value* counts = nullptr;  // True where a key does
-  if (form == PaddingForm::kKeys || form == PaddingForm::kRows) {
+  if (form == PaddingForm::kKeys || form == PaddingForm::kKeysOrOne || form == PaddingForm::kRows) {
     counts = emitter.Op("Greater", {mask, emitter.Int32(0)});
+    if (form == PaddingForm::kKeysOrOne) {
+      Value* one = emitter.Op("Equal", {emitter.SizeOf(mask, 1), emitter.Int(1)});
+      counts = emitter.Op("Or", {counts, one});
+    }
   } else if (form == PaddingForm::kLengths) {
     Value* lengths = emitter.Unsqueeze(emitter.Cast(mask, DType::kInt64), {1});
     counts = emitter.Op("Less", {key_positions, lengths});

@@ -49,11 +49,12 @@ Value* Later(Emitter& emitter, Value* rows, Value* keys);
 // The mask that com.microsoft's Attention and MultiHeadAttention take: added to the scores of
 // masked keys is their mask_filter_value.
 enum class PaddingForm {
-  kNone,     // absent, or the same for all keys
-  kKeys,     // [batch, keys], positive where a key counts
-  kRows,     // [batch, rows, keys], the same
-  kLengths,  // [batch]: the first so many keys count
-  kRanges,   // [2 · batch]: ends, then starts of what counts
+  kNone,       // absent, or the same for all keys
+  kKeys,       // [batch, keys], positive where a key counts
+  kKeysOrOne,  // the same, or of one column, which is ignored
+  kRows,       // [batch, rows, keys], as kKeys
+  kLengths,    // [batch]: the first so many keys count
+  kRanges,     // [2 · batch]: ends, then starts of what counts
 };
 
 struct Padding {
@@ -61,8 +62,9 @@ struct Padding {
   std::string reason;  // of a form that is not taken apart
 };
 
-// Of input `mask`, the batch being the first axis of input 0.
-Padding FindPadding(const FusedNode& fused, size_t mask);
+// Of input `mask`, the batch being the first axis of input 0. All keys are along axis 1 of input
+// `keys`; null: some are elsewhere.
+Padding FindPadding(const FusedNode& fused, size_t mask, std::optional<size_t> keys);
 
 // What is added to the scores: float [batch, 1, 1 or rows, keys].
 Value* EmitPadding(Emitter& emitter, Value* mask, PaddingForm form, Value* key_positions,
