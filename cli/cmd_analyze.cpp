@@ -17,7 +17,7 @@ namespace sparsefuse {
 namespace {
 
 constexpr std::string_view kPipeline = R"({"passes": [
-  {"type": "raise-opset"}, {"type": "fold-constants"}, {"type": "fold-batchnorm"},
+  {"type": "raise-opset"}, {"type": "decompose"}, {"type": "fold-constants"}, {"type": "fold-batchnorm"},
   {"type": "fold-masks"}, {"type": "remove-dead"}, {"type": "sensitivity"}]})";
 
 constexpr std::string_view kResults[] = {kSensitivityName};

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "passes/analysis/axis_rules.h"
+#include "passes/cleanup/decompose_rules.h"
 
 namespace sparsefuse {
 namespace {
@@ -33,16 +34,6 @@ AxisRule FindRule(const Node& node) {
 bool IsContribUnary(const Node& node) {
   return node.domain() == "com.microsoft" && (node.op() == "Gelu" || node.op() == "QuickGelu" ||
                                               node.op() == "FastGelu" || node.op() == "BiasGelu");
-}
-
-std::string WhyOpaque(const Node& node) {
-  if (HasSubgraph(node)) return fmt::format("crosses the boundary of {}", node.op());
-  const std::string name =
-      node.domain().empty() ? node.op() : fmt::format("{}.{}", node.domain(), node.op());
-  if (node.op().find("Attention") != std::string::npos) {
-    return fmt::format("inside the fused {}, which is not taken apart", name);
-  }
-  return fmt::format("no axis rule for {}", name);
 }
 
 }  // namespace
@@ -158,9 +149,19 @@ std::optional<std::vector<int64_t>> AxisTracer::Integers(const Node& node,
   return numbers.Integers(node.input(input));
 }
 
+// Of a node without a rule.
+std::string AxisTracer::WhyOpaque(const Node& node) {
+  if (HasSubgraph(node)) return fmt::format("crosses the boundary of {}", node.op());
+  const std::string name =
+      node.domain().empty() ? node.op() : fmt::format("{}.{}", node.domain(), node.op());
+  const std::optional<std::string> fused = WhyFused(node, types_, opset());
+  if (!fused) return fmt::format("no axis rule for {}", name);
+  return fused->empty() ? fmt::format("inside the fused {}, which decompose takes apart", name)
+                        : fmt::format("inside the fused {}: {}", name, *fused);
+}
+
 // Values of this graph that the node's subgraphs read.
-void AxisTracer::FreezeCaptured(const Node& node) {
-  const std::string reason = WhyOpaque(node);
+void AxisTracer::FreezeCaptured(const Node& node, const std::string& reason) {
   const auto walk = [&](const Graph& body) {
     ForEachGraph(body, [&](const Graph& graph) {
       for (const Node* inner : graph.Nodes()) {
@@ -221,8 +222,9 @@ void AxisTracer::Apply(const Node& node) {
   if (rule) {
     rule(*this, node);
   } else {
-    Opaque(node, WhyOpaque(node));
-    FreezeCaptured(node);
+    const std::string reason = WhyOpaque(node);
+    Opaque(node, reason);
+    FreezeCaptured(node, reason);
   }
   JoinProducts(node);
 }

@@ -59,7 +59,8 @@ class AxisTracer {
 
  private:
   void Apply(const Node& node);
-  void FreezeCaptured(const Node& node);
+  std::string WhyOpaque(const Node& node);
+  void FreezeCaptured(const Node& node, const std::string& reason);
   void JoinProducts(const Node& node);
 
   const Model& model_;

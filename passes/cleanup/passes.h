@@ -12,6 +12,7 @@ extern const PassInfo kFoldConstants;
 extern const PassInfo kFoldBatchNorm;
 extern const PassInfo kFoldMasks;
 extern const PassInfo kRemoveDead;
+extern const PassInfo kDecompose;
 
 }  // namespace sparsefuse
 

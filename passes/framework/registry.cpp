@@ -12,9 +12,9 @@ extern const PassInfo kQuantize;
 extern const PassInfo kSensitivity;
 
 const std::vector<const PassInfo*>& AllPasses() {
-  static const std::vector<const PassInfo*> passes = {
-      &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks,
-      &kRemoveDead, &kSensitivity,   &kPrune,         &kQuantize};
+  static const std::vector<const PassInfo*> passes = {&kRaiseOpset,    &kDecompose, &kFoldConstants,
+                                                      &kFoldBatchNorm, &kFoldMasks, &kRemoveDead,
+                                                      &kSensitivity,   &kPrune,     &kQuantize};
   return passes;
 }
 
