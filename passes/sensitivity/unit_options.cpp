@@ -24,6 +24,7 @@ constexpr int64_t kLevels = 12;
 constexpr int64_t kMostMeasured = 64;              // samples of the select split
 constexpr double kGramBudget = 256.0 * (1 << 20);  // bytes of Gram matrices at a time
 constexpr double kDisagreement = 3;
+constexpr double kRowsPerInput = 4;  // that a refit needs, or it fits what is chance
 // Of a set of units: how much of its loss is the sum of its units', which does not cancel
 // (reference §6.3).
 constexpr double kIndependent = 0.5;
@@ -164,6 +165,16 @@ std::vector<PruneOption> RepairedOptions(const Prunable& prunable, ObsModule& ob
   return options;
 }
 
+std::string TooFewRows(double rows, int64_t inputs, const Context& context) {
+  // Three of five samples are for fitting.
+  const double samples = static_cast<double>(context.splits.fit.size()) * 5 / 3;
+  const double factor = kRowsPerInput * static_cast<double>(inputs) / std::max(rows, 1.0);
+  return fmt::format(
+      "{:.0f} rows of data for {} inputs; refitting needs {:.0f} times as many as inputs, about "
+      "{:.0f} calibration samples",
+      rows, inputs, kRowsPerInput, std::ceil(samples * factor));
+}
+
 // --- measured KL
 // ----------------------------------------------------------------------------------
 
@@ -177,7 +188,13 @@ double MeasureKl(const Model& model, const Session& teacher, const Prunable& pru
 }
 
 void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleOptions& module) {
-  std::vector<PruneOption>& options = module.options;
+  std::span<PruneOption> options = module.options;
+  // Nothing kept is far from the others, whose factor says little about it.
+  if (options.back().kept.empty()) {
+    options.back().measured = measure(options.back());
+    options = options.first(options.size() - 1);
+  }
+  if (options.empty()) return;
   const auto factor = [](const PruneOption& o) {
     return std::max(o.measured, 1e-12) / std::max(o.predicted, 1e-12);
   };
@@ -346,9 +363,8 @@ std::vector<ModuleOptions> FindOptions(const Model& model, std::span<const Pruna
       ObsModule& own_statistics = statistics[m - first];
       for (size_t i = 0; i < own_statistics.rows.size(); ++i) {
         const int64_t inputs = prunable.consumers[i].matrix.inputs;
-        if (own_statistics.rows[i] >= 4 * static_cast<double>(inputs)) continue;
-        module.reason = fmt::format("{} rows of data for {} inputs; 4 times as many are needed",
-                                    static_cast<int64_t>(own_statistics.rows[i]), inputs);
+        if (own_statistics.rows[i] >= kRowsPerInput * static_cast<double>(inputs)) continue;
+        module.reason = TooFewRows(own_statistics.rows[i], inputs, context);
       }
       if (!module.reason.empty()) continue;
       module.options = RepairedOptions(prunable, own_statistics, own, gradients.answers, counts);
