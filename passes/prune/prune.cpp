@@ -8,17 +8,16 @@
 #include <optional>
 
 #include "passes/framework/pass.h"
-#include "passes/prune/knapsack.h"
-#include "passes/prune/removal.h"
+#include "passes/prune/block_drop.h"
+#include "passes/prune/choose.h"
+#include "passes/prune/latency_savings.h"
 #include "passes/prune/resolve.h"
+#include "passes/prune/verified_removal.h"
 #include "passes/sensitivity/product_costs.h"
 #include "passes/sensitivity/unit_options.h"
 
 namespace sparsefuse {
 namespace {
-
-constexpr double kMostRemovalError = 1e-4;
-constexpr size_t kVerifiedSamples = 4;
 
 // "heads" … of each kind of module.
 std::string_view UnitName(ModuleKind kind) {
@@ -63,15 +62,33 @@ std::vector<KeepRule> ParseKeep(const std::vector<std::string>& entries) {
     const size_t equals = entry.rfind('=');
     const std::string digits = equals == std::string::npos ? "" : entry.substr(equals + 1);
     if (digits.empty() || digits.size() > 9 ||
-        digits.find_first_not_of("0123456789") != std::string::npos || std::stoll(digits) < 1) {
-      throw UserError(ErrorCode::kConfig,
-                      fmt::format("\"{}\" is not of the form node=count with a count of at least 1",
-                                  Printable(entry)))
+        digits.find_first_not_of("0123456789") != std::string::npos) {
+      throw UserError(
+          ErrorCode::kConfig,
+          fmt::format("\"{}\" is not of the form node=count with a number of units that stay",
+                      Printable(entry)))
           .At("keep");
     }
     rules.push_back({entry.substr(0, equals), std::stoll(digits)});
   }
   return rules;
+}
+
+// For a module that should lose all units and ends no block.
+UserError NoBlock(const std::string& pattern, const Prunable& prunable,
+                  const std::vector<KeptBlock>& kept_blocks) {
+  std::string why = "no residual block ends there";
+  for (const KeptBlock& kept : kept_blocks) {
+    const std::vector<const Node*>& inside = kept.block->removed;
+    const Node* consumer = prunable.module->consumers.front();
+    if (std::find(inside.begin(), inside.end(), consumer) == inside.end()) continue;
+    why = fmt::format("the {} block that it is in stays: {}", Name(kept.block->kind), kept.reason);
+  }
+  return {
+      ErrorCode::kConfig,
+      fmt::format("keep \"{}=0\" would leave none of the {} before {}, and {}", Printable(pattern),
+                  prunable.name, prunable.module->consumers.front()->Describe(), why),
+      "keep at least 1"};
 }
 
 class Prune final : public Pass {
@@ -81,7 +98,7 @@ class Prune final : public Pass {
   void Check(const Model&, const Context& context) const override {
     if (!context.calibration) {
       throw UserError(ErrorCode::kConfig, "prune needs calibration data",
-                      "give it with --calibration or calibration_data.path");
+                      "give it with --calibration-data or calibration_data.path");
     }
     const bool ratio = !std::isnan(params_.Double("ratio"));
     if (ratio == !params_.Strings("keep").empty()) {
@@ -89,31 +106,38 @@ class Prune final : public Pass {
                       "\"ratio\": 0.2 removes 20 % of what prunable units cost");
     }
     ParseKeep(params_.Strings("keep"));
+    if (ByTime() && !context.measure && !context.decisions.contains("prune")) throw CannotMeasure();
   }
 
   PassStats Run(Model& model, Context& context) override {
     const Model original = model.Clone();
     const Structure structure = FindStructure(original);
-    const std::vector<Prunable> modules = Candidates(structure, context);
+    std::vector<KeptBlock> kept_blocks;
+    const std::vector<Prunable> modules = Candidates(structure, context, kept_blocks);
     Evidence evidence(original, modules, context);
     const std::vector<ModuleOptions> options = FindOptions(evidence, modules, RankedBy());
     PassStats stats;
     RequireOptions(options);
     const ProductCosts costs(original,
-                             params_.String("of") == "flops" ? ProductCosts::Unit::kFlops
-                                                             : ProductCosts::Unit::kParameters,
+                             params_.String("of") == "parameters" ? ProductCosts::Unit::kParameters
+                                                                  : ProductCosts::Unit::kFlops,
                              context);
-    std::vector<Choice> choices = Choose(options, costs);
-    Repair repair = RepairKind();
+    Result result{.choices = Choose(original, options, costs, context), .repair = RepairKind()};
+    const size_t chosen = result.choices.size();
     std::optional<Model> removed;
-    while (!choices.empty() && !removed) {
-      repair = RepairKind();
-      const Model masked = Repaired(evidence, choices, repair);
-      removed = RemoveVerified(masked, structure, choices, context, stats);
+    while (!result.choices.empty() && !removed) {
+      result.repair = RepairKind();
+      const Model masked = Repaired(evidence, result.choices, result.repair);
+      removed = RemoveVerified(masked, structure, result.choices, context, stats);
     }
     if (removed) model = std::move(*removed);
-    Report(options, choices, costs, repair, stats);
-    stats.changed = !choices.empty();
+    result.as_chosen = result.choices.size() == chosen;
+    Report(options, result, costs, stats);
+    for (const KeptBlock& block : kept_blocks) {
+      stats.Skip(*block.block->add,
+                 fmt::format("{} block: {}", Name(block.block->kind), block.reason));
+    }
+    stats.changed = !result.choices.empty();
     return stats;
   }
 
@@ -139,25 +163,43 @@ class Prune final : public Pass {
                               : Repair::kNone;
   }
 
-  std::vector<Prunable> Candidates(const Structure& structure, const Context& context) const;
+  // Of ratio; keep is no share of anything.
+  bool ByTime() const {
+    return params_.String("of") == "latency" && params_.Strings("keep").empty();
+  }
+
+  static UserError CannotMeasure() {
+    return {ErrorCode::kConfig, "a share of the time has to be measured, and \"measure\" is false",
+            "set it to true, or give the decisions of a run with the same model, data and ratio"};
+  }
+
+  // What became of the choices.
+  struct Result {
+    std::vector<Choice> choices;
+    Repair repair;
+    bool as_chosen = true;  // none was taken back
+  };
+
+  std::vector<Prunable> Candidates(const Structure& structure, const Context& context,
+                                   std::vector<KeptBlock>& kept_blocks) const;
+  void SetCounts(std::vector<Prunable>& modules, const std::vector<KeptBlock>& kept_blocks) const;
   static Model Repaired(Evidence& evidence, const std::vector<Choice>& choices, Repair& repair);
   void RequireOptions(const std::vector<ModuleOptions>& options) const;
-  std::vector<Choice> Choose(const std::vector<ModuleOptions>& options,
-                             const ProductCosts& costs) const;
-  std::optional<Model> RemoveVerified(const Model& masked, const Structure& structure,
-                                      std::vector<Choice>& choices, const Context& context,
-                                      PassStats& stats) const;
-  void Report(const std::vector<ModuleOptions>& options, const std::vector<Choice>& choices,
-              const ProductCosts& costs, Repair repair, PassStats& stats) const;
+  std::vector<Choice> Choose(const Model& original, const std::vector<ModuleOptions>& options,
+                             const ProductCosts& costs, Context& context);
+  void Report(const std::vector<ModuleOptions>& options, const Result& result,
+              const ProductCosts& costs, PassStats& stats) const;
+  std::string SavedText(const std::vector<ModuleOptions>& options, const Result& result,
+                        const ProductCosts& costs) const;
 
+  std::optional<LatencyDecision> timed_;  // with a ratio of the time
   Params params_;
 };
 
-std::vector<Prunable> Prune::Candidates(const Structure& structure, const Context& context) const {
+std::vector<Prunable> Prune::Candidates(const Structure& structure, const Context& context,
+                                        std::vector<KeptBlock>& kept_blocks) const {
   std::vector<Prunable> modules = FindPrunable(structure);
   const std::vector<std::string>& units = params_.Strings("units");
-  const std::vector<KeepRule> rules = ParseKeep(params_.Strings("keep"));
-  std::vector<bool> used(rules.size());
   for (Prunable& prunable : modules) {
     const Module& module = *prunable.module;
     for (const Node* node : module.consumers) {
@@ -167,11 +209,31 @@ std::vector<Prunable> Prune::Candidates(const Structure& structure, const Contex
         prunable.reason.empty()) {
       prunable.reason = "not among the units to prune";
     }
-    if (rules.empty()) {
-      prunable.counts =
-          KeepCounts(module, params_.Int("neuron_multiple"), params_.Int("channel_multiple"));
-      continue;
-    }
+  }
+  const bool ratio = params_.Strings("keep").empty();
+  if (!ratio || params_.Bool("block_drop")) {
+    kept_blocks = FindDroppable(structure, context, modules);
+  }
+  if (!ratio) {
+    SetCounts(modules, kept_blocks);
+    kept_blocks.clear();  // nobody asked for them
+    return modules;
+  }
+  for (Prunable& prunable : modules) {
+    prunable.counts = KeepCounts(*prunable.module, params_.Int("neuron_multiple"),
+                                 params_.Int("channel_multiple"));
+    if (prunable.block) prunable.counts.push_back(0);
+  }
+  return modules;
+}
+
+// As `keep` says.
+void Prune::SetCounts(std::vector<Prunable>& modules,
+                      const std::vector<KeptBlock>& kept_blocks) const {
+  const std::vector<KeepRule> rules = ParseKeep(params_.Strings("keep"));
+  std::vector<bool> used(rules.size());
+  for (Prunable& prunable : modules) {
+    const Module& module = *prunable.module;
     for (size_t r = 0; r < rules.size(); ++r) {
       const bool matches =
           std::any_of(module.consumers.begin(), module.consumers.end(), [&](const Node* node) {
@@ -180,8 +242,11 @@ std::vector<Prunable> Prune::Candidates(const Structure& structure, const Contex
       if (!matches) continue;
       used[r] = true;
       if (rules[r].count < module.units) prunable.counts = {rules[r].count};
+      if (rules[r].count > 0 || prunable.block || !prunable.reason.empty()) continue;
+      throw NoBlock(rules[r].pattern, prunable, kept_blocks);
     }
     if (prunable.reason.empty() && prunable.counts.empty()) prunable.reason = "all are kept";
+    if (prunable.counts != std::vector<int64_t>{0}) prunable.block = nullptr;
   }
   for (size_t r = 0; r < rules.size(); ++r) {
     if (used[r]) continue;
@@ -190,7 +255,6 @@ std::vector<Prunable> Prune::Candidates(const Structure& structure, const Contex
                                 Printable(rules[r].pattern)),
                     "`sparsefuse inspect --json` lists them");
   }
-  return modules;
 }
 
 // Blocks solved in sequence come near the original's one by one; what counts is the last one's
@@ -205,12 +269,15 @@ Model Prune::Repaired(Evidence& evidence, const std::vector<Choice>& choices, Re
 }
 
 void Prune::RequireOptions(const std::vector<ModuleOptions>& options) const {
+  const auto lacks_data = [](const ModuleOptions& module) {
+    return module.reason.find("rows of data") != std::string::npos;
+  };
+  const bool data = std::any_of(options.begin(), options.end(), lacks_data);
   std::string reasons;
-  bool data = false;
   for (const ModuleOptions& module : options) {
     if (!module.options.empty()) return;
-    if (module.reason.find("rows of data") != std::string::npos) data = true;
     const Module& of = *module.prunable->module;
+    if (data && !lacks_data(module)) continue;
     if (reasons.size() < 300 && !of.consumers.empty()) {
       reasons +=
           fmt::format("{}{} before {}: {}", reasons.empty() ? "" : "; ", module.prunable->name,
@@ -223,138 +290,72 @@ void Prune::RequireOptions(const std::vector<ModuleOptions>& options) const {
                   data ? "give more calibration samples" : "leave the pass out");
 }
 
-std::vector<Choice> Prune::Choose(const std::vector<ModuleOptions>& options,
-                                  const ProductCosts& costs) const {
-  std::vector<const Prunable*> pruned;
-  std::vector<std::vector<KnapsackOption>> menu;
-  std::vector<const ModuleOptions*> owners;
-  for (const ModuleOptions& module : options) {
-    if (module.options.empty()) continue;
-    pruned.push_back(module.prunable);
-    owners.push_back(&module);
-    menu.push_back({{0, 0}});
-    double least = 0;  // more removed never costs less
-    for (const PruneOption& option : module.options) {
-      const Keep keep{module.prunable->module, option.kept};
-      least = std::max(least, module.Expected(option));
-      menu.back().push_back({least, costs.Saved(std::span(&keep, 1))});
-    }
-  }
-  const auto choose = [&](const std::vector<size_t>& picked) {
-    std::vector<Choice> choices;
-    for (size_t m = 0; m < picked.size(); ++m) {
-      if (picked[m] == 0) continue;
-      choices.push_back({owners[m]->prunable, owners[m]->options[picked[m] - 1].kept});
-    }
-    return choices;
-  };
-  if (!params_.Strings("keep").empty()) return choose(std::vector<size_t>(menu.size(), 1));
-  const auto saved = [&](const std::vector<Choice>& choices) {
-    std::vector<Keep> keeps;
-    for (const Choice& choice : choices) keeps.push_back({choice.prunable->module, choice.kept});
-    return costs.Saved(keeps);
-  };
-  const double ratio = params_.Double("ratio"), all = costs.Of(pruned);
-  // Savings of modules that share a product overlap: ask for more until it is enough.
-  for (double wanted = ratio * all;; wanted *= 1.01) {
-    const auto picked = ChooseOptions(menu, wanted);
-    if (!picked) break;
-    std::vector<Choice> choices = choose(*picked);
-    if (saved(choices) >= ratio * all * (1 - 1e-9)) return choices;
-  }
-  std::vector<size_t> most;
-  for (const auto& module : menu) most.push_back(module.size() - 1);
-  throw UserError(
-      ErrorCode::kConfig,
-      fmt::format("ratio {} cannot be reached: {:.3f} is the most that these units can save", ratio,
-                  std::floor(saved(choose(most)) / all * 1000) / 1000),
-      "ask for less, allow more units, or smaller multiples");
+std::vector<Choice> Prune::Choose(const Model& original, const std::vector<ModuleOptions>& options,
+                                  const ProductCosts& costs, Context& context) {
+  if (!params_.Strings("keep").empty()) return ChooseMildest(options);
+  const double ratio = params_.Double("ratio");
+  if (!ByTime()) return ChooseByRatio(options, SavingsOf(options, costs), ratio);
+  timed_ = RecordedDecision(options, ratio, context);
+  if (timed_) return timed_->choices;
+  if (!context.measure) throw CannotMeasure();
+  const Savings savings = MeasureSavings(original, options, context);
+  timed_ = LatencyDecision{.choices = ChooseByRatio(options, savings, ratio)};
+  const double saved = savings.together(timed_->choices);
+  timed_->saved = saved / savings.all;
+  timed_->saved_of_model = saved / savings.whole;
+  Record(*timed_, options, ratio, context);
+  return timed_->choices;
 }
 
-std::optional<Model> Prune::RemoveVerified(const Model& masked, const Structure& structure,
-                                           std::vector<Choice>& choices, const Context& context,
-                                           PassStats& stats) const {
-  const Structure found = FindStructure(masked);
-  const auto same = [&](const Module* module) -> const Module* {
-    const auto index = static_cast<size_t>(module - structure.modules.data());
-    if (found.modules.size() != structure.modules.size()) return nullptr;
-    const Module& twin = found.modules[index];
-    return twin.kind == module->kind && twin.units == module->units ? &twin : nullptr;
-  };
-  std::vector<int64_t> samples = context.splits.select;
-  const int64_t fixed = context.calibration->fixed_batch();
-  samples.resize(fixed > 0 ? static_cast<size_t>(fixed)
-                           : std::min(samples.size(), kVerifiedSamples));
-  const Feeds feeds = context.calibration->Gather(samples);
-  const auto error = [&](std::span<const Choice> some) {
-    std::vector<Keep> keeps;
-    for (const Choice& choice : some) {
-      const Module* module = same(choice.prunable->module);
-      if (!module) return std::pair(INFINITY, std::optional<Model>());
-      keeps.push_back({module, choice.kept});
-    }
-    Model removed = masked.Clone();
-    RemoveUnits(removed, keeps);
-    const double worst = RemovalError(masked, removed, feeds, {.threads = context.threads});
-    return std::pair(static_cast<float>(worst), std::optional<Model>(std::move(removed)));
-  };
-  auto [all, removed] = error(choices);
-  if (all <= kMostRemovalError) return std::move(removed);
-  const size_t before = choices.size();
-  std::erase_if(choices, [&](const Choice& choice) {
-    const double alone = error(std::span(&choice, 1)).first;
-    if (alone <= kMostRemovalError) return false;
-    stats.Skip(*choice.prunable->module->consumers.front(),
-               fmt::format("{}: removing units changed the answers by {:.1e} of their size; left "
-                           "whole",
-                           choice.prunable->name, alone));
-    return true;
-  });
-  if (choices.size() == before) {
-    throw InternalError(fmt::format(
-        "units that can each be removed cannot be removed together (error {:.1e})", all));
+std::string Prune::SavedText(const std::vector<ModuleOptions>& options, const Result& result,
+                             const ProductCosts& costs) const {
+  const Savings savings = SavingsOf(options, costs);
+  const double saved = savings.together(result.choices);
+  std::string text = fmt::format(
+      "removed {:.1f} % of the {} of prunable layers, {:.1f} % of all", 100 * saved / savings.all,
+      params_.String("of") == "parameters" ? "parameters" : "multiply-adds",
+      100 * saved / savings.whole);
+  if (timed_ && result.as_chosen) {
+    text += fmt::format(", which take {:.1f} % of their time and {:.1f} % of the model's",
+                        100 * timed_->saved, 100 * timed_->saved_of_model);
   }
-  return std::nullopt;
+  return text + fmt::format("; the rest {}", RepairText(result.repair));
 }
 
-void Prune::Report(const std::vector<ModuleOptions>& options, const std::vector<Choice>& choices,
-                   const ProductCosts& costs, Repair repair, PassStats& stats) const {
-  std::vector<const Prunable*> pruned;
-  std::vector<Keep> keeps;
+void Prune::Report(const std::vector<ModuleOptions>& options, const Result& result,
+                   const ProductCosts& costs, PassStats& stats) const {
   for (const ModuleOptions& module : options) {
     const Module& of = *module.prunable->module;
     const Node& node = *(of.consumers.empty() ? of.producers : of.consumers).front();
+    if (GoesWithBlock(of, result.choices)) {
+      stats.Done(node, fmt::format("{} went with their block", module.prunable->name));
+      continue;
+    }
     if (module.options.empty()) {
       stats.Skip(node, fmt::format("{}: {}", module.prunable->name, module.reason));
       continue;
     }
-    pruned.push_back(module.prunable);
-    const auto choice = std::find_if(choices.begin(), choices.end(), [&](const Choice& c) {
-      return c.prunable == module.prunable;
-    });
-    if (choice == choices.end()) {
+    const auto choice =
+        std::find_if(result.choices.begin(), result.choices.end(),
+                     [&](const Choice& c) { return c.prunable == module.prunable; });
+    if (choice == result.choices.end()) {
       stats.Skip(node, fmt::format("{}: all stay, others are missed less", module.prunable->name));
       continue;
     }
-    keeps.push_back({module.prunable->module, choice->kept});
+    const Block* block = GoneBlock(*choice);
+    std::string action =
+        block ? fmt::format("{} block removed, its output replaced by {}", Name(block->kind),
+                            result.repair == Repair::kNone ? "the last bias" : "its mean")
+              : fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
     const auto option = std::find_if(module.options.begin(), module.options.end(),
                                      [&](const PruneOption& o) { return o.kept == choice->kept; });
-    std::string action = fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
-    const double kl = module.Expected(*option);
+    const double kl = Loss(module, *option);
     if (PredictsKl())
       action += kl < 1e-3 ? ", KL below 0.001 alone" : fmt::format(", KL {:.3f} alone", kl);
     stats.Done(node, std::move(action));
   }
-  const double saved = costs.Saved(keeps);
   stats.findings.push_back(
-      {.subject = "model",
-       .op = "",
-       .action = fmt::format(
-           "removed {:.1f} % of the {} of prunable layers, {:.1f} % of all; the rest {}",
-           100 * saved / costs.Of(pruned),
-           params_.String("of") == "flops" ? "multiply-adds" : "parameters",
-           100 * saved / costs.total(), RepairText(repair)),
-       .reason = ""});
+      {.subject = "model", .op = "", .action = SavedText(options, result, costs), .reason = ""});
 }
 
 }  // namespace
@@ -373,17 +374,23 @@ const PassInfo kPrune = {
                 .max = 0.99},
                {.name = "of",
                 .otherwise = std::string("flops"),
-                .summary = "What ratio is a share of: multiply-adds of a sample, or weights.",
-                .choices = {"flops", "parameters"}},
+                .summary = "What ratio is a share of: multiply-adds of a sample, weights, or the "
+                           "time that one sample takes on this machine, measured.",
+                .choices = {"flops", "parameters", "latency"}},
                {.name = "keep",
                 .otherwise = std::vector<std::string>{},
                 .summary =
                     "Instead of ratio: \"node=count\", units that stay before the nodes that "
-                    "match; * and ? as in file names."},
+                    "match; * and ? as in file names. Of a residual block's last product 0, and "
+                    "the block goes."},
                {.name = "units",
                 .otherwise = std::vector<std::string>{"heads", "neurons", "channels"},
                 .summary = "Kinds of units that may go.",
                 .choices = {"heads", "neurons", "channels"}},
+               {.name = "block_drop",
+                .otherwise = false,
+                .summary = "Whether whole residual blocks (attention, feed-forward, convolutions) "
+                           "may go, too, with the mean of their output in their place."},
                {.name = "criterion",
                 .otherwise = std::string("obs"),
                 .summary = "How units are ranked: by the error that is left after repair (obs), by "

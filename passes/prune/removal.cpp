@@ -275,7 +275,7 @@ void MaskUnits(Model& model, std::span<const Keep> keeps) {
   }
 }
 
-void RemoveBlock(Model& model, const Block& block) {
+void RemoveBlock(Model& model, const Block& block, const Tensor* constant) {
   Graph& graph = model.graph();
   Node& add = In(model, *block.add);
   Value* kept = add.input(block.kept_input);
@@ -283,6 +283,11 @@ void RemoveBlock(Model& model, const Block& block) {
   // Nodes without any use are part of the block, too, and hold on to others.
   std::vector<std::string> gone = {add.input(1 - block.kept_input)->name()};
   for (const Node* node : block.removed) gone.push_back(FirstOutput(*node).name());
+  if (constant) {
+    Value* mean = graph.AddInitializer(graph.FreshName(gone[0] + "_mean"), *constant);
+    graph.SetInput(&add, 1 - block.kept_input, mean);
+    return RemoveUnused(graph, std::move(gone));
+  }
   if (sum->is_graph_output()) {
     Builder builder(graph);
     builder.InsertBefore(&add);

@@ -31,9 +31,9 @@ void RemoveUnits(Model& model, std::span<const Keep> keeps);
 // units is multiplied by zeros there and by ones elsewhere.
 void MaskUnits(Model& model, std::span<const Keep> keeps);
 
-// y = x + f(x) becomes y = x: f goes with the weights that only it reads. Not for a block inside
-// another one that has gone.
-void RemoveBlock(Model& model, const Block& block);
+// y = x + f(x) becomes y = x, or y = x + constant, which broadcasts to x: f goes with the weights
+// that only it reads. Not for a block inside another one that has gone.
+void RemoveBlock(Model& model, const Block& block, const Tensor* constant = nullptr);
 
 // The largest difference of any output that is a tensor on `feeds`, relative to that output's
 // largest element in the masked model. Infinite where shapes or types differ or numbers are not

@@ -1,6 +1,8 @@
 #include "passes/sensitivity/product_costs.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +30,7 @@ const Value* WeightOf(const Node& node) {
 
 }  // namespace
 
-ProductCosts::ProductCosts(const Model& model, Unit unit, const Context& context) {
+ProductCosts::ProductCosts(const Model& model, Unit unit, const Context& context) : unit_(unit) {
   std::vector<const Node*> products;
   for (const Node* node : model.graph().TopologicalOrder()) {
     if (WeightOf(*node)) products.push_back(node);
@@ -55,34 +57,36 @@ ProductCosts::ProductCosts(const Model& model, Unit unit, const Context& context
                 static_cast<double>(samples.size());
     }
   }
+  std::set<const Value*> seen;
   for (size_t i = 0; i < products.size(); ++i) {
     const Value* weight = WeightOf(*products[i]);
-    const double cost = runs[i] * static_cast<double>(weight->constant()->size());
-    if (unit == Unit::kParameters && per_weight_.count(weight)) continue;
-    per_weight_[weight] += cost;
+    const bool counts = seen.insert(weight).second || unit == Unit::kFlops;
+    const double cost = counts ? runs[i] * static_cast<double>(weight->constant()->size()) : 0;
+    products_.push_back({products[i], weight, cost});
     total_ += cost;
   }
 }
 
 double ProductCosts::Of(std::span<const Prunable* const> modules) const {
-  std::map<const Value*, double> touched;
+  std::set<const Value*> weights;
+  std::set<const Node*> nodes;
   for (const Prunable* prunable : modules) {
-    for (const ModuleAxis& axis : prunable->module->axes) {
-      const auto cost = per_weight_.find(axis.tensor);
-      if (cost != per_weight_.end()) touched.insert(*cost);
-    }
+    for (const ModuleAxis& axis : prunable->module->axes) weights.insert(axis.tensor);
+    if (!prunable->block) continue;
+    nodes.insert(prunable->block->removed.begin(), prunable->block->removed.end());
   }
   double sum = 0;
-  for (const auto& [weight, cost] : touched) sum += cost;
+  for (const Product& product : products_) {
+    if (weights.count(product.weight) || nodes.count(product.node)) sum += product.cost;
+  }
   return sum;
 }
 
-double ProductCosts::Saved(std::span<const Keep> keeps) const {
+double ProductCosts::Saved(std::span<const Keep> keeps, std::span<const Block* const> gone) const {
   // Positions that stay, of each axis of each weight: several modules can run through one axis.
   std::map<std::pair<const Value*, size_t>, std::vector<bool>> stays;
   for (const Keep& keep : keeps) {
     for (const ModuleAxis& axis : keep.module->axes) {
-      if (!per_weight_.count(axis.tensor)) continue;
       std::vector<bool>& positions = stays[{axis.tensor, axis.axis}];
       positions.resize(axis.unit_of.size(), true);
       for (size_t i = 0; i < positions.size(); ++i) {
@@ -97,11 +101,21 @@ double ProductCosts::Saved(std::span<const Keep> keeps) const {
   for (const auto& [key, positions] : stays) {
     const auto share = static_cast<double>(std::count(positions.begin(), positions.end(), true)) /
                        static_cast<double>(positions.size());
-    const auto [weight, fresh] = left.try_emplace(key.first, 1.0);
-    weight->second *= share;
+    left.try_emplace(key.first, 1.0).first->second *= share;
+  }
+  std::set<const Node*> nodes;
+  for (const Block* block : gone) nodes.insert(block->removed.begin(), block->removed.end());
+  std::set<const Value*> read;  // by a product that stays
+  for (const Product& product : products_) {
+    if (!nodes.count(product.node)) read.insert(product.weight);
   }
   double saved = 0;
-  for (const auto& [weight, share] : left) saved += per_weight_.at(weight) * (1 - share);
+  for (const Product& product : products_) {
+    const bool goes =
+        unit_ == Unit::kFlops ? nodes.count(product.node) > 0 : !read.count(product.weight);
+    const auto share = left.find(product.weight);
+    saved += product.cost * (goes ? 1 : share == left.end() ? 0 : 1 - share->second);
+  }
   return saved;
 }
 

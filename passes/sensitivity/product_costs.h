@@ -3,8 +3,8 @@
 #ifndef SPARSEFUSE_PASSES_SENSITIVITY_PRODUCT_COSTS_H_
 #define SPARSEFUSE_PASSES_SENSITIVITY_PRODUCT_COSTS_H_
 
-#include <map>
 #include <span>
+#include <vector>
 
 #include "onnx_io/model.h"
 #include "passes/analysis/structure.h"
@@ -23,13 +23,20 @@ class ProductCosts {
   ProductCosts(const Model& model, Unit unit, const Context& context);
 
   double total() const { return total_; }
-  // Of the products that the modules run through.
+  // Of the products that the modules run through, and of those in the blocks that they end.
   double Of(std::span<const Prunable* const> modules) const;
-  // What the keeps save, all together.
-  double Saved(std::span<const Keep> keeps) const;
+  // What the keeps and the blocks that go save, all together.
+  double Saved(std::span<const Keep> keeps, std::span<const Block* const> gone = {}) const;
 
  private:
-  std::map<const Value*, double> per_weight_;
+  struct Product {
+    const Node* node;
+    const Value* weight;
+    double cost;  // of a weight's elements only once, with the first product that reads it
+  };
+
+  Unit unit_;
+  std::vector<Product> products_;
   double total_ = 0;
 };
 

@@ -25,6 +25,9 @@ struct Prunable {
   std::vector<Consumer> consumers;
   std::vector<int64_t> counts;  // of units to keep, that come into question; descending
   std::string reason;           // why it cannot be pruned; empty: it can
+  // Goes when no unit stays (a count of 0): its f is then a constant. Null: there is none, or it
+  // may not go.
+  const Block* block = nullptr;
 };
 
 // One a module of the structure, in its order; without counts.

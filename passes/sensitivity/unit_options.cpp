@@ -119,7 +119,13 @@ double MeasureKl(Evidence& evidence, const Prunable& prunable, const ObsModule& 
 }
 
 void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleOptions& module) {
-  std::vector<PruneOption>& options = module.options;
+  std::span<PruneOption> options = module.options;
+  // Nothing kept is far from the others, whose factor says little about it.
+  if (options.back().kept.empty()) {
+    options.back().measured = measure(options.back());
+    options = options.first(options.size() - 1);
+  }
+  if (options.empty()) return;
   const auto factor = [](const PruneOption& o) {
     return std::max(o.measured, 1e-12) / std::max(o.predicted, 1e-12);
   };
@@ -183,16 +189,18 @@ struct ObsJob {
   ObsModule obs;
 };
 
-// Why the statistics do not do for a repair; empty: they do.
-std::string TooFewRows(const Prunable& prunable, const ObsModule& obs, int64_t samples) {
+// Why the statistics do not do for a refit, which would fit what is chance; empty: they do.
+std::string TooFewRows(const Prunable& prunable, const ObsModule& obs, const Context& context) {
   for (size_t i = 0; i < obs.rows.size(); ++i) {
     const auto inputs = static_cast<double>(prunable.consumers[i].matrix.inputs);
     if (obs.rows[i] >= kRowsPerInput * inputs) continue;
-    const double each = std::max(obs.rows[i], 1.0) / static_cast<double>(samples);
+    // Three of five samples are for fitting.
+    const double samples = static_cast<double>(context.splits.fit.size()) * 5 / 3;
     return fmt::format(
-        "{:.0f} rows of data for {:.0f} inputs, {:.0f} times as many are needed: {:.0f} samples in "
-        "the fit split",
-        obs.rows[i], inputs, kRowsPerInput, std::ceil(kRowsPerInput * inputs / each));
+        "{:.0f} rows of data for {:.0f} inputs; refitting needs {:.0f} times as many as inputs, "
+        "about {:.0f} calibration samples",
+        obs.rows[i], inputs, kRowsPerInput,
+        std::ceil(samples * kRowsPerInput * inputs / std::max(obs.rows[i], 1.0)));
   }
   return "";
 }
@@ -227,7 +235,7 @@ void FindObsOptions(Evidence& evidence, std::span<ModuleOptions* const> modules)
         bytes = 0;
       }
       ObsModule obs = CollectObs(evidence, prunable);
-      module.reason = TooFewRows(prunable, obs, static_cast<int64_t>(context.splits.fit.size()));
+      module.reason = TooFewRows(prunable, obs, context);
       if (module.reason.empty()) {
         bytes += own;
         jobs.push_back({&module, std::move(obs)});

@@ -1,6 +1,9 @@
 // Pruning of the embedded demo: what the design says about it, measured.
 
+#include <algorithm>
+
 #include "onnx_io/reader.h"
+#include "passes/analysis/structure.h"
 #include "passes/engine/evaluate.h"
 #include "passes/framework/pass.h"
 #include "passes/framework/runner.h"
@@ -48,6 +51,7 @@ class Demo {
   }
 
   const Model& model() const { return model_; }
+  Context& context() { return context_; }
 
  private:
   std::filesystem::path folder_;
@@ -55,6 +59,18 @@ class Demo {
   Dataset data_;
   Context context_;
 };
+
+// The last product of the model's last block of this kind.
+std::string LastProduct(const Model& model, BlockKind kind) {
+  std::string name;
+  for (const Block& block : FindStructure(model).blocks) {
+    if (block.kind != kind) continue;
+    for (const Node* node : block.removed) {
+      if (node->Is("MatMul") || node->Is("Gemm")) name = node->name();
+    }
+  }
+  return name;
+}
 
 TEST_CASE("survivors that are chosen and repaired together beat simpler rules") {
   Demo demo;
@@ -72,6 +88,52 @@ TEST_CASE("pruning gives the same bytes with one thread and two") {
   Demo demo;
   CHECK(ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 1)) ==
         ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 2)));
+}
+
+TEST_CASE("a block that goes leaves its mean, which is better than its last bias") {
+  Demo demo;
+  demo.context().splits.fit.resize(24);
+  demo.context().splits.select.resize(8);
+  const std::string keep = LastProduct(demo.model(), BlockKind::kAttention) + "=0";
+  const auto kl = [&](const char* repair) {
+    const Model model = demo.Pruned({{"keep", {keep}}, {"repair", repair}});
+    CHECK(FindStructure(model).blocks.size() + 1 == FindStructure(demo.model()).blocks.size());
+    CHECK(model.WeightBytes() < demo.model().WeightBytes() - 4 * 128 * 128 * 4);
+    return demo.Kl(model);
+  };
+  CHECK(kl("sequence") < 0.9 * kl("none"));
+}
+
+TEST_CASE("blocks that are missed less than units go instead of them") {
+  Demo demo;
+  demo.context().splits.fit.resize(24);
+  demo.context().splits.select.resize(8);
+  Model model = demo.model().Clone();
+  const PassStats stats =
+      demo.Apply("prune", {{"ratio", 0.3}, {"units", {"heads"}}, {"block_drop", true}}, model);
+  CHECK(std::any_of(stats.findings.begin(), stats.findings.end(), [](const Finding& finding) {
+    return finding.action.find("attention block removed") != std::string::npos;
+  }));
+  CHECK(FindStructure(model).blocks.size() < FindStructure(demo.model()).blocks.size());
+}
+
+TEST_CASE("a share of the time is measured once, and then repeated to the byte") {
+  Demo demo;
+  demo.context().splits.fit.resize(24);
+  demo.context().splits.select.resize(8);
+  const nlohmann::json settings = {{"ratio", 0.3}, {"of", "latency"}, {"units", {"heads"}}};
+  const Model measured = demo.Pruned(settings);
+  const nlohmann::json decisions = demo.context().decisions;
+  CHECK(decisions["prune"]["latency"][0]["saved"].get<double>() >= 0.3);
+
+  demo.context().measure = false;
+  CHECK(ModelSnapshot(demo.Pruned(settings)) == ModelSnapshot(measured));
+  CHECK(demo.context().decisions == decisions);
+  // Nothing was decided about this.
+  Model model = demo.model().Clone();
+  CHECK_THROWS_AS(
+      demo.Apply("prune", {{"ratio", 0.4}, {"of", "latency"}, {"units", {"heads"}}}, model),
+      UserError);
 }
 
 }  // namespace
