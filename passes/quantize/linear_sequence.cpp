@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 
+#include "passes/quantize/input_shapes.h"
 #include "passes/quantize/smoothing.h"
 #include "passes/statistics/cuts.h"
 #include "passes/statistics/gram.h"
@@ -18,7 +19,9 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 constexpr double kRowsPerInput = 4;
-constexpr size_t kMostFitSamples = 512, kMostSelectSamples = 256;
+// Grams cost rows·K²: more rows an input than this change little.
+constexpr int64_t kEnoughRowsPerInput = 16;
+constexpr size_t kFewestSamples = 64, kMostSamples = 512;
 constexpr int64_t kSmoothingRows = 256;
 
 std::vector<int64_t> Some(std::vector<int64_t> samples, size_t at_most) {
@@ -81,6 +84,7 @@ class Sequence {
 
  private:
   void Start(const Model& model);
+  size_t EnoughSamples(const Model& model) const;
   void Walk(const Model& model);
   bool Advance(std::string_view from, const std::string& to);
   InputData Collect(size_t first, size_t last, std::string_view from, std::string_view to) const;
@@ -100,6 +104,21 @@ class Sequence {
   size_t done_ = 0;
 };
 
+// So that every layer meets kEnoughRowsPerInput rows, if there are that many.
+size_t Sequence::EnoughSamples(const Model& model) const {
+  const int64_t fixed = context_.calibration->fixed_batch();
+  const int64_t batch = fixed ? fixed : 1;
+  const std::vector<Dims> shapes = InputShapes(model, layers_, batch, context_);
+  int64_t enough = 0;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    int64_t elements = 1;
+    for (const int64_t length : shapes[i]) elements *= length;
+    const int64_t rows = std::max<int64_t>(1, elements / layers_[i].inputs);
+    enough = std::max(enough, kEnoughRowsPerInput * layers_[i].inputs * batch / rows);
+  }
+  return std::clamp(static_cast<size_t>(enough), kFewestSamples, kMostSamples);
+}
+
 void Sequence::Start(const Model& model) {
   std::vector<MatrixView> views;
   std::vector<RowRequest> requests;
@@ -113,8 +132,9 @@ void Sequence::Start(const Model& model) {
   }
   const Dataset& data = *context_.calibration;
   const int64_t batch = ChooseBatch(model, views, context_);
-  fit_ = MakeBatches(data, Some(context_.splits.fit, kMostFitSamples), batch);
-  select_ = MakeBatches(data, Some(context_.splits.select, kMostSelectSamples), batch);
+  const size_t enough = EnoughSamples(model);
+  fit_ = MakeBatches(data, Some(context_.splits.fit, enough), batch);
+  select_ = MakeBatches(data, Some(context_.splits.select, enough / 2), batch);
   mask_ = FindPaddingMask(model, fit_);
   const std::vector<RowStatistics> means = CollectRows(model, requests, fit_, mask_, context_);
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -240,6 +260,7 @@ void Sequence::Quantize(size_t index, const InputData* data) {
                           .width = plan.width,
                           .max_clusters = options_.max_clusters,
                           .feedback = plan.feedback,
+                          .scales = options_.scales,
                           .threads = context_.threads};
     result.no_feedback = plan.no_feedback;
     MatrixXd fit, select;

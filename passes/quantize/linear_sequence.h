@@ -27,6 +27,7 @@ struct LayerPlan {
 
 struct SequenceOptions {
   int64_t max_clusters = 64;
+  ScaleChoice scales = ScaleChoice::kMeasured;
   bool student_inputs = true;
   bool bias_correction = true;
 };

@@ -113,7 +113,11 @@ class Quantize final : public Pass {
                                                                                : Encoding::kNested4,
                       .bits = params_.Double("bits"),
                       .ends_int8 = params_.String("ends") == "int8"};
+    const std::string& scales = params_.String("scales");
     options.sequence = {.max_clusters = params_.Int("clusters"),
+                        .scales = scales == "clusters" ? ScaleChoice::kClusters
+                                  : scales == "absmax" ? ScaleChoice::kAbsmax
+                                                       : ScaleChoice::kMeasured,
                         .student_inputs = params_.Bool("student_inputs"),
                         .bias_correction = params_.Bool("bias_correction")};
     options.feedback = feedback == "on"    ? FeedbackUse::kAlways
@@ -202,6 +206,11 @@ const PassInfo kQuantize = {
           .otherwise = true,
           .summary = "Smooth activations against weights where that lowers a layer's error "
                      "(SmoothQuant; needs data and this tool's operators)."},
+         {.name = "scales",
+          .otherwise = std::string("measured"),
+          .summary = "Of linear weights: fusion clusters, absmax, or whichever has the smaller "
+                     "block error.",
+          .choices = {"measured", "clusters", "absmax"}},
          {.name = "clusters",
           .otherwise = int64_t{64},
           .summary = "Most different scales in one linear weight.",

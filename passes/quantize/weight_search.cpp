@@ -31,26 +31,25 @@ class Search {
 
   CodedWeight Run() {
     const WeightRowsView& weight = request_.weight;
-    const CellScales clusters =
-        SearchScales(weight, request_.width, Importance(request_.fit), request_.rule,
-                     request_.max_clusters, request_.threads);
     const CellScales absmax = AbsmaxScales(weight, request_.width, request_.rule.encoding);
     const double plain_error = Code(absmax, ScaleSource::kAbsmax, false).error;
-    CodedWeight best = Best(clusters, ScaleSource::kClusters);
-    CodedWeight other = Best(absmax, ScaleSource::kAbsmax);
-    const double absmax_error = other.error;
-    double per_output_error = absmax_error;
-    if (Better(other, best)) best = std::move(other);
-    if (request_.width < weight.inputs) {
-      const CellScales per_output = AbsmaxScales(weight, weight.inputs, request_.rule.encoding);
-      other = Best(per_output, ScaleSource::kPerOutput);
-      per_output_error = other.error;
-      if (Better(other, best)) best = std::move(other);
+    std::optional<CodedWeight> best;
+    const auto consider = [&](const CellScales& scales, ScaleSource source) {
+      CodedWeight coded = Best(scales, source);
+      if (!best || Better(coded, *best)) best = std::move(coded);
+    };
+    if (request_.scales != ScaleChoice::kAbsmax) {
+      consider(SearchScales(weight, request_.width, Importance(request_.fit), request_.rule,
+                            request_.max_clusters, request_.threads),
+               ScaleSource::kClusters);
     }
-    best.absmax_error = absmax_error;
-    best.per_output_error = per_output_error;
-    best.plain_error = plain_error;
-    return best;
+    if (request_.scales != ScaleChoice::kClusters) consider(absmax, ScaleSource::kAbsmax);
+    if (request_.scales == ScaleChoice::kMeasured && request_.width < weight.inputs) {
+      consider(AbsmaxScales(weight, weight.inputs, request_.rule.encoding),
+               ScaleSource::kPerOutput);
+    }
+    best->plain_error = plain_error;
+    return std::move(*best);
   }
 
  private:

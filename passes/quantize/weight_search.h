@@ -29,12 +29,15 @@ enum class ScaleSource {
 };
 std::string_view ScaleSourceName(ScaleSource source);  // "fusion clusters", …
 
+enum class ScaleChoice { kMeasured, kClusters, kAbsmax };  // the best of all; one of them alone
+
 struct WeightRequest {
   WeightRowsView weight;
   RoundingRule rule;
   int64_t width = 0;  // inputs of a cell
   int64_t max_clusters = 64;
   FeedbackUse feedback = FeedbackUse::kMeasured;
+  ScaleChoice scales = ScaleChoice::kMeasured;
   int threads = 1;
   // H over rows of the fit and the select split, [K, K]; empty: no data. Rounding sees the first;
   // what is best is decided by the second, which it has not seen.
@@ -48,11 +51,9 @@ struct CodedWeight {
   Encoding encoding = Encoding::kInt8;
   ScaleSource source = ScaleSource::kClusters;
   bool feedback = false;
-  // Shares of the weight's own energy, all with the same H: this one's; of both readings where it
-  // is nested; of the per-cell and the per-output scales as they would have been.
-  double error = 0, error_high = 0;
-  double absmax_error = 0, per_output_error = 0;
-  double plain_error = 0;  // absmax scales a cell, nearest codes: what needs no search at all
+  // Block errors as shares of the weight's own energy: of this one, of its 4-bit reading where it
+  // is nested, and of absmax scales with nearest codes, which need no search at all.
+  double error = 0, error_high = 0, plain_error = 0;
 };
 
 CodedWeight SearchWeight(const WeightRequest& request);
