@@ -54,7 +54,7 @@ std::string Describe(const LayerReport& report) {
   std::string text =
       fmt::format("{} linear {}→{} ({})", EncodingText(coded.encoding), report.layer->inputs,
                   report.layer->outputs, Describe(*report.choice));
-  if (!report.int8_reason.empty()) text += fmt::format(", int8 as {}", report.int8_reason);
+  if (!report.int8_reason.empty()) text += fmt::format(", in 8 bits: {}", report.int8_reason);
   if (report.choice->sparse) {
     text += fmt::format(", {:.0f} % of its blocks stored", 100 * report.stored_quads);
   }
