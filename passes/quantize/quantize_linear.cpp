@@ -248,10 +248,11 @@ class LinearQuantizer {
     const int64_t parameters = layer.inputs * layer.outputs;
     if (choices_[first].form == LinearForm::kStandard && coded.encoding == Encoding::kInt4) {
       stored.blocked = Blocked(coded, layer);
-      stored.bytes = {.weights = (parameters + 1) / 2,
-                      .scales = static_cast<int64_t>(stored.blocked.scales.size() * sizeof(float)),
-                      .index = 0,
-                      .parameters = parameters};
+      stored.bytes = {
+          .weights = static_cast<int64_t>(stored.blocked.scales.size()) * coded.scales.width / 2,
+          .scales = static_cast<int64_t>(stored.blocked.scales.size() * sizeof(float)),
+          .index = 0,
+          .parameters = parameters};
     } else {
       stored.weight = ToOperatorWeight(coded, layer.inputs, layer.outputs);
       stored.weight.smooth = quantized_[first].smooth;
