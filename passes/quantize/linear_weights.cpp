@@ -20,7 +20,7 @@ constexpr int kStepsUpForPairs = 16;
 // Takes the excess of a pair of the same sign over 128, half from each.
 void BoundPair(int8_t& a, int8_t& b) noexcept {
   if ((a > 0) != (b > 0) || a == 0 || b == 0) return;
-  const int excess = std::abs(a) + std::abs(b) - 128;
+  const int excess = std::abs(a) + std::abs(b) - kMostOfPair;
   if (excess <= 0) return;
   const int sign = a > 0 ? 1 : -1;
   const int from_a = (excess + 1) / 2;
@@ -107,21 +107,6 @@ QuantizedWeight QuantizeLinearWeight(std::span<const float> rows, int64_t inputs
     QuantizeRow(row(n), {}, scale, bound, codes(n));
   });
   return weight;
-}
-
-std::vector<float> BiasCorrection(std::span<const float> rows, const QuantizedWeight& weight,
-                                  std::span<const float> mean_input) {
-  std::vector<float> correction(static_cast<size_t>(weight.outputs));
-  for (int64_t n = 0; n < weight.outputs; ++n) {
-    const double scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
-    double sum = 0;
-    for (int64_t k = 0; k < weight.inputs; ++k) {
-      const auto i = static_cast<size_t>(n * weight.inputs + k);
-      sum += mean_input[static_cast<size_t>(k)] * (rows[i] - scale * weight.codes[i]);
-    }
-    correction[static_cast<size_t>(n)] = static_cast<float>(sum);
-  }
-  return correction;
 }
 
 double RelativeError(std::span<const float> rows, const QuantizedWeight& weight) {

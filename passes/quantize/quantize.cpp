@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "passes/framework/pass.h"
@@ -37,6 +38,23 @@ class Quantize final : public Pass {
  public:
   explicit Quantize(const Params& params) : params_(params) {}
 
+  void Check(const Model&, const Context& context) const override {
+    if (params_.String("weights") == "nested" && context.emit == Emit::kStandard) {
+      throw UserError(ErrorCode::kConfig, "nested weights have no spelling in standard operators",
+                      "\"emit\": \"custom\", or weights int4 or int8")
+          .At("weights");
+    }
+    if (params_.Int("scale_inputs") % kGroupInputs != 0) {
+      throw UserError(ErrorCode::kConfig,
+                      fmt::format("{} is no multiple of 64", params_.Int("scale_inputs")))
+          .At("scale_inputs");
+    }
+    if (const auto block = static_cast<uint64_t>(params_.Int("block"));
+        !std::has_single_bit(block)) {
+      throw UserError(ErrorCode::kConfig, fmt::format("{} is no power of two", block)).At("block");
+    }
+  }
+
   PassStats Run(Model& model, Context& context) override {
     const NodePatterns users = context.exclude_nodes;
     std::vector<std::string> patterns = users.expressions();
@@ -47,7 +65,8 @@ class Quantize final : public Pass {
     const Model before = model.Clone();
     PassStats stats;
     ToInt8(model, context, stats);
-    if (stats.changed && !NotSlower(context.teacher ? *context.teacher : before, model, context)) {
+    if (stats.changed && params_.String("weights") == "int8" &&
+        !NotSlower(context.teacher ? *context.teacher : before, model, context)) {
       model = before.Clone();
       stats = StayedInFloat(stats);
     }
@@ -58,18 +77,14 @@ class Quantize final : public Pass {
 
  private:
   void ToInt8(Model& model, Context& context, PassStats& stats) {
-    const PairBound bound = params_.Bool("portable") ? PairBound::kAvx2 : PairBound::kNone;
+    const PairBound bound = PairBoundOf();
     const bool bias_correction = params_.Bool("bias_correction");
     if (params_.Bool("convolutions")) {
       QuantizeConvolutions(model, context, {.bound = bound, .bias_correction = bias_correction},
                            stats);
     }
     if (model.opset() >= kMinBodyOpset && model.opset() <= kMaxBodyOpset) {
-      QuantizeLinearLayers(model, context,
-                           {.bound = bound,
-                            .bias_correction = bias_correction,
-                            .embeddings = params_.Bool("embeddings")},
-                           stats);
+      QuantizeLinearLayers(model, context, LinearSettings(), stats);
       return;
     }
     stats.findings.push_back(
@@ -78,6 +93,42 @@ class Quantize final : public Pass {
          .action = "",
          .reason = fmt::format("linear layers stay in float: opset {} is not in {}…{}",
                                model.opset(), kMinBodyOpset, kMaxBodyOpset)});
+  }
+
+  PairBound PairBoundOf() const {
+    return params_.Bool("portable") ? PairBound::kAvx2 : PairBound::kNone;
+  }
+
+  LinearOptions LinearSettings() const {
+    const std::string& weights = params_.String("weights");
+    const std::string& feedback = params_.String("feedback");
+    LinearOptions options;
+    options.bound = PairBoundOf();
+    options.embeddings = params_.Bool("embeddings");
+    options.widths = {.weights = weights == "int4"     ? WeightWidth::kInt4
+                                 : weights == "nested" ? WeightWidth::kNested
+                                 : weights == "mixed"  ? WeightWidth::kMixed
+                                                       : WeightWidth::kInt8,
+                      .nested = params_.String("nested_encoding") == "nested1" ? Encoding::kNested1
+                                                                               : Encoding::kNested4,
+                      .bits = params_.Double("bits"),
+                      .ends_int8 = params_.String("ends") == "int8"};
+    const std::string& scales = params_.String("scales");
+    options.sequence = {.max_clusters = params_.Int("clusters"),
+                        .scales = scales == "clusters" ? ScaleChoice::kClusters
+                                  : scales == "absmax" ? ScaleChoice::kAbsmax
+                                                       : ScaleChoice::kMeasured,
+                        .student_inputs = params_.Bool("student_inputs"),
+                        .bias_correction = params_.Bool("bias_correction")};
+    options.feedback = feedback == "on"    ? FeedbackUse::kAlways
+                       : feedback == "off" ? FeedbackUse::kNever
+                                           : FeedbackUse::kMeasured;
+    options.smooth = params_.Bool("smooth");
+    options.share8 = params_.Double("nested_share");
+    options.scale_inputs = params_.Int("scale_inputs");
+    options.block = params_.Int("block");
+    options.fail_on_nonfinite = params_.String("on_nonfinite") == "fail";
+    return options;
   }
 
   // Parts that each win may still lose together (caches, an embedding's extra nodes): the whole
@@ -127,30 +178,89 @@ const PassInfo kQuantize = {
     .name = "quantize",
     .summary = "linear layers, convolutions and embeddings to int8, where that is faster here",
     .exactness = Exactness::kLossy,
-    .params = {{.name = "weights",
-                .otherwise = std::string("int8"),
-                .summary = "Type of the quantised weights.",
-                .choices = {"int8"}},
-               {.name = "exclude",
-                .otherwise = std::vector<std::string>{},
-                .summary = "Node names that stay in float; * and ? match as in file names."},
-               {.name = "convolutions",
-                .otherwise = true,
-                .summary = "Quantise convolutions (static QDQ; needs calibration data)."},
-               {.name = "embeddings",
-                .otherwise = true,
-                .summary = "Store embedding tables as int8 rows."},
-               {.name = "bias_correction",
-                .otherwise = true,
-                .summary = "Correct biases for the mean error of the weights (needs data)."},
-               {.name = "storage",
-                .otherwise = true,
-                .summary = "Store weights as int8 also where a layer computes in float; they are "
-                           "unpacked once, at load."},
-               {.name = "portable",
-                .otherwise = true,
-                .summary = "Bound pairs of weights so that integer products are exact on CPUs "
-                           "without VNNI, too."}},
+    .params =
+        {{.name = "weights",
+          .otherwise = std::string("int8"),
+          .summary = "Type of the linear layers' weights: int8; int4; nested, an int4 inside "
+                     "each int8; mixed, int4 and int8 by layer.",
+          .choices = {"int8", "int4", "nested", "mixed"}},
+         {.name = "bits",
+          .otherwise = 6.0,
+          .summary = "Of mixed: bits a weight on average.",
+          .min = 4,
+          .max = 8},
+         {.name = "ends",
+          .otherwise = std::string("int8"),
+          .summary = "First and last linear layers: int8, or as the others.",
+          .choices = {"int8", "same"}},
+         {.name = "feedback",
+          .otherwise = std::string("measured"),
+          .summary = "Feed each weight's rounding error forward to later inputs (GPTQ): where "
+                     "it is measured to help, always or never (needs data).",
+          .choices = {"measured", "on", "off"}},
+         {.name = "student_inputs",
+          .otherwise = true,
+          .summary = "Quantise each layer on what the quantised layers before it give, not "
+                     "on the original's inputs."},
+         {.name = "smooth",
+          .otherwise = true,
+          .summary = "Smooth activations against weights where that lowers a layer's error "
+                     "(SmoothQuant; needs data and this tool's operators)."},
+         {.name = "scales",
+          .otherwise = std::string("measured"),
+          .summary = "Of linear weights: fusion clusters, absmax, or whichever has the smaller "
+                     "block error.",
+          .choices = {"measured", "clusters", "absmax"}},
+         {.name = "clusters",
+          .otherwise = int64_t{64},
+          .summary = "Most different scales in one linear weight.",
+          .min = 1,
+          .max = 256},
+         {.name = "scale_inputs",
+          .otherwise = int64_t{512},
+          .summary = "Inputs that share a scale in int4 and nested weights, a multiple of 64.",
+          .min = 64,
+          .max = 65536},
+         {.name = "block",
+          .otherwise = int64_t{128},
+          .summary = "Inputs that share a scale in int4 weights of standard operators "
+                     "(MatMulNBits), a power of two.",
+          .min = 16,
+          .max = 256},
+         {.name = "nested_encoding",
+          .otherwise = std::string("nested4"),
+          .summary = "Of nested weights: 16·h + l (nested1) or 4·h + l (nested4).",
+          .choices = {"nested1", "nested4"}},
+         {.name = "nested_share",
+          .otherwise = 0.5,
+          .summary = "Of nested weights: how much the 8-bit reading counts against the 4-bit "
+                     "reading.",
+          .min = 0,
+          .max = 1},
+         {.name = "on_nonfinite",
+          .otherwise = std::string("skip"),
+          .summary = "Linear weights with NaN or infinity: leave the layer in float, or fail.",
+          .choices = {"skip", "fail"}},
+         {.name = "exclude",
+          .otherwise = std::vector<std::string>{},
+          .summary = "Node names that stay in float; * and ? match as in file names."},
+         {.name = "convolutions",
+          .otherwise = true,
+          .summary = "Quantise convolutions (static QDQ; needs calibration data)."},
+         {.name = "embeddings",
+          .otherwise = true,
+          .summary = "Store embedding tables as int8 rows."},
+         {.name = "bias_correction",
+          .otherwise = true,
+          .summary = "Correct biases for the mean error of the weights (needs data)."},
+         {.name = "storage",
+          .otherwise = true,
+          .summary = "Store weights as int8 also where a layer computes in float; they are "
+                     "unpacked once, at load."},
+         {.name = "portable",
+          .otherwise = true,
+          .summary = "Bound pairs of weights so that integer products are exact on CPUs "
+                     "without VNNI, too."}},
     .make = [](const Params& params) -> std::unique_ptr<Pass> {
       return std::make_unique<Quantize>(params);
     }};

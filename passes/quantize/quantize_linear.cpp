@@ -4,14 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
+#include "passes/lower/matmul_nbits.h"
 #include "passes/quantize/embedding.h"
+#include "passes/quantize/input_shapes.h"
 #include "passes/quantize/linear.h"
 #include "passes/quantize/linear_forms.h"
-#include "passes/quantize/linear_statistics.h"
+#include "passes/quantize/linear_report.h"
+#include "passes/quantize/linear_weights.h"
 
 namespace sparsefuse {
 namespace {
@@ -21,6 +25,38 @@ bool AllFinite(std::span<const float> values) {
     if (!std::isfinite(v)) return false;
   }
   return true;
+}
+
+constexpr double kFewestZeroBlocks = 0.1;  // share from which on an index may pay
+
+// Share of the quads that are stored when a panel leaves out its zero blocks, whole groups counted.
+double StoredDensity(const std::vector<bool>& zero_blocks, int64_t inputs, int64_t outputs) {
+  const int64_t quads = QuadCount(inputs), panels = PanelCount(outputs);
+  int64_t stored = 0;
+  for (int64_t p = 0; p < panels; ++p) {
+    const auto first = zero_blocks.begin() + p * quads;
+    const int64_t kept = std::count(first, first + quads, false);
+    stored += (kept + kGroupQuads - 1) / kGroupQuads * kGroupQuads;
+  }
+  return static_cast<double>(stored) / static_cast<double>(panels * quads);
+}
+
+// Lists the quads that hold a code other than 0.
+void LeaveOutZeroBlocks(QuantizedWeight& weight) {
+  const std::vector<bool> zero =
+      ZeroBlocks(std::span<const int8_t>(weight.codes), weight.inputs, weight.outputs);
+  const int64_t quads = QuadCount(weight.inputs);
+  weight.group_ptr = {0};
+  for (int64_t p = 0; p < PanelCount(weight.outputs); ++p) {
+    for (int64_t q = 0; q < quads; ++q) {
+      if (!zero[static_cast<size_t>(p * quads + q)])
+        weight.quad.push_back(static_cast<uint16_t>(q));
+    }
+    while (weight.quad.size() % kGroupQuads != 0) {
+      weight.quad.push_back(static_cast<uint16_t>(quads));
+    }
+    weight.group_ptr.push_back(static_cast<int32_t>(weight.quad.size() / kGroupQuads));
+  }
 }
 
 bool IsUnused(const Value* value) { return value->uses().empty() && !value->is_graph_output(); }
@@ -56,64 +92,142 @@ class LinearQuantizer {
 
   void Run() {
     if (UntransposeInputs(model_)) stats_.changed = true;
+    ReportQuantized();
     layers_ = FindLinearLayers(model_, context_, stats_);
+    RemoveNonFinite();
     if (options_.embeddings) tables_ = FindEmbeddings(model_, context_, stats_);
-    Choose();
-    if (context_.calibration && !layers_.empty()) {
-      statistics_ = CollectInputStatistics(model_, layers_, context_);
-    }
+    Plan();
+    quantized_ = QuantizeInSequence(model_, layers_, plans_, options_.sequence, context_);
     for (size_t i = 0; i < layers_.size(); ++i) EmitLayer(i);
     for (const EmbeddingTable& table : tables_) EmitTable(table);
+    if (total_.parameters > 0) stats_.findings.push_back(Totals(total_));
     RemoveUnused(model_.graph(), std::move(replaced_));
   }
 
  private:
-  // The weight as stored in the file, once for all that read it.
+  // The weight as it lies in the file, once for all that read it.
   struct Stored {
     QuantizedWeight weight;
-    std::vector<float> rows;                   // what it stands for, [N, K]
+    BlockedWeight blocked;                     // int4 in standard operators
     StoredWeight layout1;                      // custom form
     RowsAndScales unpacked{nullptr, nullptr};  // tied: what the embedding gathers from
+    StoredBytes bytes;
+    double stored_quads = 1;
   };
 
+  // Products that are quantised in the model that came in.
+  void ReportQuantized() {
+    for (Node* node : model_.graph().TopologicalOrder()) {
+      const bool ours = node->domain() == kOperatorDomain;
+      const bool theirs = node->op() == "MatMulInteger" || node->op() == "QLinearMatMul" ||
+                          node->op() == "MatMulNBits" || node->op() == "MatMulIntegerToFloat" ||
+                          node->op() == "DynamicQuantizeMatMul";
+      if (ours || theirs) stats_.Skip(*node, "quantised already");
+    }
+  }
+
+  void RemoveNonFinite() {
+    std::erase_if(layers_, [&](const LinearLayer& layer) {
+      if (AllFinite(layer.weight->constant()->ToFloats()) && AllFinite(layer.bias)) return false;
+      if (options_.fail_on_nonfinite) {
+        throw UserError(ErrorCode::kModel, "weight has NaN or infinite values",
+                        "\"on_nonfinite\": \"skip\" leaves such layers in float")
+            .At(fmt::format("tensor \"{}\"", Printable(layer.weight->name())));
+      }
+      stats_.Skip(*layer.product, "weight has NaN or infinite values");
+      float_weights_.insert(layer.weight);
+      return true;
+    });
+  }
+
+  void Plan() {
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const LinearLayer& layer = layers_[i];
+      size_t first = 0;
+      while (layers_[first].weight != layer.weight ||
+             layers_[first].weight_is_rows != layer.weight_is_rows ||
+             layers_[first].weight_factor != layer.weight_factor) {
+        ++first;
+      }
+      same_as_.push_back(first);
+      tied_.push_back(IsTied(layer));
+    }
+    WidthOptions widths = options_.widths;
+    widths.width = context_.emit == Emit::kCustom ? options_.scale_inputs : options_.block;
+    widths_ = ChooseWidths(model_, layers_, same_as_, tied_, widths, context_);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      const LinearLayer& layer = layers_[i];
+      WeightKind kind{.encoding = widths_[i].encoding};
+      const std::vector<bool> zero =
+          ZeroBlocks(std::span<const float>(layer.WeightRows()), layer.inputs, layer.outputs);
+      const auto zeros = static_cast<double>(std::count(zero.begin(), zero.end(), true));
+      if (zeros >= kFewestZeroBlocks * static_cast<double>(zero.size()) && !tied_[i]) {
+        kind.density = std::max(StoredDensity(zero, layer.inputs, layer.outputs), 1e-3);
+      }
+      kinds_.push_back(kind);
+    }
+    Choose();
+    for (size_t i = 0; i < layers_.size(); ++i) plans_.push_back(PlanOf(i));
+  }
+
+  LayerPlan PlanOf(size_t index) const {
+    const LinearLayer& layer = layers_[index];
+    const LinearChoice& choice = choices_[index];
+    LayerPlan plan{.quantized = choice.form != LinearForm::kFloat,
+                   .same_as = same_as_[index],
+                   .rule = {.encoding = widths_[index].encoding,
+                            .bound = options_.bound,
+                            .share8 = options_.share8},
+                   .width = layer.inputs,
+                   .feedback = options_.feedback};
+    if (plan.rule.encoding != Encoding::kInt8 && !choice.sparse) {
+      const int64_t width =
+          choice.form == LinearForm::kStandard ? options_.block : options_.scale_inputs;
+      plan.width = choice.form == LinearForm::kStandard ? width : std::min(width, layer.inputs);
+    }
+    const bool shared = std::count(same_as_.begin(), same_as_.end(), same_as_[index]) > 1;
+    if (tied_[index] && plan.feedback != FeedbackUse::kNever) {
+      plan.feedback = FeedbackUse::kNever;
+      plan.no_feedback = "its rows are an embedding's, too";
+    } else if (plan.feedback == FeedbackUse::kNever) {
+      plan.no_feedback = "turned off";
+    }
+    plan.smooth = options_.smooth && choice.form == LinearForm::kCustom && !shared && !tied_[index];
+    return plan;
+  }
+
   void Choose() {
-    const LinearForm quantized =
-        context_.emit == Emit::kCustom ? LinearForm::kCustom : LinearForm::kStandard;
-    choices_.assign(layers_.size(), LinearChoice{.form = quantized});
+    for (const WeightKind& kind : kinds_) choices_.push_back(UnmeasuredChoice(kind, context_.emit));
     nlohmann::json& decisions = context_.decisions["quantize"]["linear"];
     if (decisions.is_object()) {
       Replay(decisions);
-      return;
+    } else {
+      decisions = nlohmann::json::object();
+      if (context_.measure && context_.calibration && !layers_.empty()) Measure();
     }
-    decisions = nlohmann::json::object();
-    if (context_.measure && context_.calibration && !layers_.empty()) {
-      std::vector<std::vector<Dims>> shapes;
-      const int64_t fixed = context_.calibration->fixed_batch();
-      const std::vector<int64_t> batches =
-          fixed ? std::vector<int64_t>{fixed} : std::vector<int64_t>{1, 8};
-      for (int64_t batch : batches) {
-        shapes.push_back(InputShapes(model_, layers_, batch, context_));
-      }
-      choices_ = ChooseLinearForms(layers_, shapes, context_);
-    }
-    const auto rounded = [](double ratio) { return std::round(ratio * 100) / 100; };
     for (size_t i = 0; i < layers_.size(); ++i) {
-      nlohmann::json& decision = decisions[layers_[i].output->name()];
-      decision = {{"form", FormName(choices_[i].form)}, {"speedup", rounded(choices_[i].speedup)}};
-      if (choices_[i].over_other > 0) decision["over_other"] = rounded(choices_[i].over_other);
+      const LinearChoice& first = choices_[same_as_[i]];  // a weight is stored in one form
+      choices_[i].form = first.form;
+      choices_[i].sparse = first.sparse;
+      decisions[layers_[i].output->name()] = ToJson(choices_[i]);
     }
+  }
+
+  void Measure() {
+    std::vector<std::vector<Dims>> shapes;
+    const int64_t fixed = context_.calibration->fixed_batch();
+    const std::vector<int64_t> batches =
+        fixed ? std::vector<int64_t>{fixed} : std::vector<int64_t>{1, 8};
+    for (int64_t batch : batches) {
+      shapes.push_back(InputShapes(model_, layers_, batch, context_));
+    }
+    choices_ = ChooseLinearForms(layers_, kinds_, shapes, context_);
   }
 
   void Replay(const nlohmann::json& decisions) {
     for (size_t i = 0; i < layers_.size(); ++i) {
       const auto found = decisions.find(layers_[i].output->name());
-      if (found == decisions.end()) continue;
-      const std::string form = found->value("form", "");
-      for (LinearForm known : {LinearForm::kFloat, LinearForm::kCustom, LinearForm::kStandard}) {
-        if (form == FormName(known)) choices_[i].form = known;
-      }
-      choices_[i].speedup = found->value("speedup", 0.0);
-      choices_[i].over_other = found->value("over_other", 0.0);
+      if (found != decisions.end()) choices_[i] = ReadChoice(*found, choices_[i]);
     }
   }
 
@@ -124,67 +238,108 @@ class LinearQuantizer {
                        [&](const EmbeddingTable& t) { return t.table == layer.weight; });
   }
 
-  Stored& Store(const LinearLayer& layer, size_t index) {
-    for (auto& [first, stored] : stored_) {
-      if (first.weight == layer.weight && first.weight_is_rows == layer.weight_is_rows &&
-          first.weight_factor == layer.weight_factor) {
-        return stored;
-      }
+  Stored& Store(size_t index) {
+    const size_t first = same_as_[index];
+    const auto [at, is_new] = stored_.try_emplace(first);
+    Stored& stored = at->second;
+    if (!is_new) return stored;
+    const LinearLayer& layer = layers_[first];
+    const CodedWeight& coded = quantized_[first].coded;
+    const int64_t parameters = layer.inputs * layer.outputs;
+    if (choices_[first].form == LinearForm::kStandard && coded.encoding == Encoding::kInt4) {
+      stored.blocked = Blocked(coded, layer);
+      stored.bytes = {
+          .weights = static_cast<int64_t>(stored.blocked.scales.size()) * coded.scales.width / 2,
+          .scales = static_cast<int64_t>(stored.blocked.scales.size() * sizeof(float)),
+          .index = 0,
+          .parameters = parameters};
+    } else {
+      stored.weight = ToOperatorWeight(coded, layer.inputs, layer.outputs);
+      stored.weight.smooth = quantized_[first].smooth;
+      StoreWeight(stored, first);
     }
-    Stored& stored = stored_.emplace_back(layer, Stored{}).second;
-    stored.rows = layer.WeightRows();
-    const std::vector<float> importance =
-        statistics_.empty() ? std::vector<float>{} : statistics_[index].mean_square;
-    stored.weight = QuantizeLinearWeight(stored.rows, layer.inputs, layer.outputs, importance,
-                                         options_.bound, context_.threads);
-    const bool custom = choices_[index].form == LinearForm::kCustom;
-    if (custom) stored.layout1 = StoreLayout1(builder_, stored.weight);
-    if (IsTied(layer)) {
-      builder_.InsertBefore(model_.graph().Nodes().front());  // before the Gather that reads it
-      stored.unpacked = custom ? UnpackLayout1(builder_, stored.layout1, stored.weight)
-                               : StoreTable(builder_, stored.weight);
-    }
+    total_.Add(stored.bytes);
     return stored;
+  }
+
+  static BlockedWeight Blocked(const CodedWeight& coded, const LinearLayer& layer) {
+    BlockedWeight blocked{.inputs = layer.inputs,
+                          .outputs = layer.outputs,
+                          .block = coded.scales.width,
+                          .codes = coded.codes,
+                          .scales = {}};
+    for (const uint8_t code : coded.scales.codes) {
+      blocked.scales.push_back(DecodeScale(coded.scales.base, code));
+    }
+    return blocked;
+  }
+
+  void StoreWeight(Stored& stored, size_t first) {
+    const LinearLayer& layer = layers_[first];
+    const bool custom = choices_[first].form == LinearForm::kCustom;
+    QuantizedWeight& weight = stored.weight;
+    if (choices_[first].sparse) {
+      LeaveOutZeroBlocks(weight);
+      stored.stored_quads =
+          static_cast<double>(weight.quad.size()) /
+          static_cast<double>(PanelCount(layer.outputs) * QuadCount(layer.inputs));
+    }
+    stored.bytes.parameters = layer.inputs * layer.outputs;
+    if (custom) {
+      stored.layout1 = StoreLayout1(builder_, weight);
+      stored.bytes.weights = weight.groups() * GroupBytes(weight.encoding);
+      stored.bytes.scales = static_cast<int64_t>(weight.scale_codes.size());
+      stored.bytes.index = static_cast<int64_t>(weight.quad.size() * sizeof(uint16_t) +
+                                                weight.group_ptr.size() * sizeof(int32_t));
+    } else {
+      stored.bytes.weights = stored.bytes.parameters;
+      stored.bytes.scales = layer.outputs * static_cast<int64_t>(sizeof(float));
+    }
+    if (!tied_[first]) return;
+    builder_.InsertBefore(model_.graph().Nodes().front());  // before the Gather that reads it
+    stored.unpacked =
+        custom ? UnpackLayout1(builder_, stored.layout1, weight) : StoreTable(builder_, weight);
   }
 
   void EmitLayer(size_t index) {
     const LinearLayer& layer = layers_[index];
     const LinearChoice& choice = choices_[index];
-    std::string reason;
     if (choice.form == LinearForm::kFloat) {
-      reason = fmt::format("int8 measured at ×{:.2f} of float's speed", choice.speedup);
-    } else if (!AllFinite(layer.weight->constant()->ToFloats())) {
-      reason = "weight has NaN or infinite values";
-    }
-    if (reason.empty()) {
-      Rewrite(layer, choice, index);
-    } else {
-      stats_.Skip(*layer.product, std::move(reason));
+      stats_.Skip(*layer.product,
+                  fmt::format("int8 measured at ×{:.2f} of float's speed", choice.speedup));
       float_weights_.insert(layer.weight);
+      return;
     }
-  }
-
-  void Rewrite(const LinearLayer& layer, const LinearChoice& choice, size_t index) {
-    Stored& stored = Store(layer, index);
+    Stored& stored = Store(index);
+    const QuantizedLayer& own = quantized_[index];
+    const QuantizedLayer& quantized = quantized_[same_as_[index]];
     std::vector<float> bias = layer.bias;
-    if (options_.bias_correction && !statistics_.empty()) {
-      const std::vector<float> correction =
-          BiasCorrection(stored.rows, stored.weight, statistics_[index].mean);
-      bias.resize(correction.size());
-      for (size_t n = 0; n < bias.size(); ++n) bias[n] += correction[n];
+    if (!own.bias_change.empty()) {
+      bias.resize(own.bias_change.size());
+      for (size_t n = 0; n < bias.size(); ++n) bias[n] += own.bias_change[n];
     }
-    stats_.Done(
-        *layer.product,
-        fmt::format("int8 linear {}→{} ({})", layer.inputs, layer.outputs, Describe(choice)),
-        RelativeError(stored.rows, stored.weight));
+    stats_.Done(*layer.product,
+                Describe({.layer = &layer,
+                          .choice = &choice,
+                          .quantized = &quantized,
+                          .bytes = stored.bytes,
+                          .stored_quads = stored.stored_quads,
+                          .int8_reason = widths_[index].reason}),
+                std::sqrt(quantized.coded.error));
     builder_.InsertBefore(layer.bias_add ? layer.bias_add : layer.product);
     if (choice.form == LinearForm::kCustom) {
       EmitLinear(model_, builder_, layer.input, stored.layout1, stored.weight, bias,
                  Activation::kNone, layer.output);
+    } else if (quantized.coded.encoding == Encoding::kInt4) {
+      EmitMatMulNBits(model_, builder_, layer.input, stored.blocked, bias, layer.output);
     } else {
       EmitStandardLinear8(builder_, layer.input, stored.unpacked.rows, stored.weight, bias,
                           layer.output);
     }
+    RemoveProduct(layer);
+  }
+
+  void RemoveProduct(const LinearLayer& layer) {
     Graph& graph = model_.graph();
     for (Node* node : {layer.bias_add, layer.product}) {
       if (!node) continue;
@@ -209,8 +364,10 @@ class LinearQuantizer {
     const Tensor& table = *embedding.table->constant();
     RowsAndScales source{nullptr, nullptr};
     double error = -1;
-    for (const auto& [layer, stored] : stored_) {
-      if (layer.weight == embedding.table && stored.unpacked.rows) source = stored.unpacked;
+    for (const auto& [first, stored] : stored_) {
+      if (layers_[first].weight == embedding.table && stored.unpacked.rows) {
+        source = stored.unpacked;
+      }
     }
     const bool tied = source.rows != nullptr;
     if (!tied) {
@@ -240,9 +397,15 @@ class LinearQuantizer {
   Builder builder_;
   std::vector<LinearLayer> layers_;
   std::vector<EmbeddingTable> tables_;
+  std::vector<size_t> same_as_;  // the first layer with the same weight
+  std::vector<bool> tied_;
+  std::vector<LayerWidth> widths_;
+  std::vector<WeightKind> kinds_;
   std::vector<LinearChoice> choices_;
-  std::vector<InputStatistics> statistics_;            // empty without data
-  std::deque<std::pair<LinearLayer, Stored>> stored_;  // with the layer that came first
+  std::vector<LayerPlan> plans_;
+  std::vector<QuantizedLayer> quantized_;
+  std::map<size_t, Stored> stored_;  // by the first layer with the weight
+  StoredBytes total_;
   std::set<Value*> float_weights_, replaced_;
 };
 

@@ -48,7 +48,7 @@ LinearChoice ChoiceAt(const Times& times) {
   layer.outputs = 64;
   layer.bias.resize(64);
   const std::vector<LinearChoice> choices = ChooseLinearForms(
-      {layer, layer}, {{{4, 256}, {2, 2, 256}}, {{32, 256}, {8, 4, 256}}}, context);
+      {layer, layer}, {{}, {}}, {{{4, 256}, {2, 2, 256}}, {{32, 256}, {8, 4, 256}}}, context);
   REQUIRE(choices.size() == 2);
   CHECK(choices[0].form == choices[1].form);
   CHECK(choices[0].speedup == choices[1].speedup);

@@ -150,32 +150,5 @@ TEST_CASE("weights do not depend on the number of threads") {
   CHECK(one.scale_base == three.scale_base);
 }
 
-TEST_CASE("bias correction restores the mean output") {
-  const int64_t inputs = 48, outputs = 16, samples = 200;
-  const std::vector<float> rows = NormalValues(inputs * outputs, 7);
-  std::vector<float> x = NormalValues(inputs * samples, 8);
-  for (float& v : x) v += 0.7f;  // a mean far from zero
-  std::vector<float> mean(inputs);
-  for (int64_t s = 0; s < samples; ++s) {
-    for (int64_t k = 0; k < inputs; ++k) {
-      mean[static_cast<size_t>(k)] += x[static_cast<size_t>(s * inputs + k)] / samples;
-    }
-  }
-  const QuantizedWeight weight =
-      QuantizeLinearWeight(rows, inputs, outputs, {}, PairBound::kAvx2, 1);
-  const std::vector<float> correction = BiasCorrection(rows, weight, mean);
-  for (int64_t n = 0; n < outputs; ++n) {
-    const double scale = DecodeScale(weight.scale_base, weight.scale_codes[static_cast<size_t>(n)]);
-    double error = 0;  // of the mean output, over all samples
-    for (int64_t s = 0; s < samples; ++s) {
-      for (int64_t k = 0; k < inputs; ++k) {
-        const auto i = static_cast<size_t>(n * inputs + k);
-        error += x[static_cast<size_t>(s * inputs + k)] * (scale * weight.codes[i] - rows[i]);
-      }
-    }
-    CHECK(std::abs(error / samples + correction[static_cast<size_t>(n)]) < 1e-4);
-  }
-}
-
 }  // namespace
 }  // namespace sparsefuse
