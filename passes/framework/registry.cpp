@@ -9,11 +9,12 @@ namespace sparsefuse {
 
 extern const PassInfo kPrune;
 extern const PassInfo kQuantize;
+extern const PassInfo kSparsify;
 
 const std::vector<const PassInfo*>& AllPasses() {
   static const std::vector<const PassInfo*> passes = {
       &kRaiseOpset, &kFoldConstants, &kFoldBatchNorm, &kFoldMasks,
-      &kRemoveDead, &kPrune,         &kQuantize};
+      &kRemoveDead, &kPrune,         &kSparsify,      &kQuantize};
   return passes;
 }
 
