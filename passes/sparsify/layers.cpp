@@ -23,10 +23,8 @@ using Eigen::Index;
 using Eigen::VectorXd;
 
 constexpr double kRowsPerInput = 4;
-constexpr int kShareSteps = 32;
-// What is predicted of a layer alone says little about all together, the less the more goes: of
-// what the asked share leaves in a layer, at most this goes too.
-constexpr double kMostBeyond = 0.5;
+constexpr int kShareSteps = 8;
+constexpr double kMostApart = 0.125;
 
 bool IsWeighted(const Node& node) {
   if (AsMatrix(node)) return true;
@@ -109,40 +107,37 @@ void FindImportance(const Model& model, std::span<SparseLayer* const> layers,
   }
 }
 
-// Predictions, scaled by what the share nearest to the one asked for really costs.
+// Predictions, scaled by what the share asked for really costs.
 void FindLosses(const Model& model, const Session& teacher, SparseLayer& layer,
                 const RowStatistics& rows, const SparsifySettings& settings,
                 const Context& context) {
   const LayerProblem problem = ProblemOf(layer, rows);
-  const auto nearest = static_cast<size_t>(
-      std::clamp(std::lround(settings.sparsity * 8) - 1, 0L, std::ssize(kLossShares) - 1));
-  double least = 0;  // more zeros never cost less
-  for (size_t i = 0; i < std::size(kLossShares); ++i) {
-    const SolvedLayer solved = problem.Solve(kLossShares[i], settings);
+  double least = 1e-12;  // more zeros never cost less
+  for (const double share : LossShares(settings.sparsity)) {
+    const SolvedLayer solved = problem.Solve(share, settings);
     least = std::max(least, problem.Loss(solved));
     layer.losses.push_back(least);
-    if (i != nearest) continue;
+    if (share != settings.sparsity) continue;
     Model student = model.Clone();
     SetWeight(student, SameMatrix(student, layer.matrix), solved.weight, solved.bias);
-    layer.correction =
-        std::max(SelectKl(student, teacher, context), 1e-12) / std::max(least, 1e-12);
+    layer.correction = std::max(SelectKl(student, teacher, context), 1e-12) / least;
   }
 }
 
 }  // namespace
 
-double PredictedLoss(const SparseLayer& layer, double share) {
-  const std::vector<double>& losses = layer.losses;
-  const auto above = static_cast<size_t>(
-      std::lower_bound(std::begin(kLossShares), std::end(kLossShares) - 1, share) -
-      std::begin(kLossShares));
-  const double high = layer.correction * losses[above];
-  if (above == 0) return high * share / kLossShares[0];
-  const double low = layer.correction * losses[above - 1];
-  const double place =
-      (share - kLossShares[above - 1]) / (kLossShares[above] - kLossShares[above - 1]);
-  if (!(low > 0)) return high * std::min(place, 1.0);
-  return low * std::pow(high / low, place);  // straight in the logarithm
+std::array<double, 3> LossShares(double sparsity) {
+  const double apart = std::min({kMostApart, sparsity / 2, (1 - sparsity) / 2});
+  return {sparsity - apart, sparsity, sparsity + apart};
+}
+
+double PredictedLoss(const SparseLayer& layer, double share, double sparsity) {
+  const std::array<double, 3> shares = LossShares(sparsity);
+  const size_t below = share < sparsity ? 0 : 1;
+  const double place = (share - shares[below]) / (shares[below + 1] - shares[below]);
+  // Straight in the logarithm.
+  return layer.correction * layer.losses[below] *
+         std::pow(layer.losses[below + 1] / layer.losses[below], place);
 }
 
 std::vector<SparseLayer> FindSparseLayers(const Model& model, const SparsifySettings& settings,
@@ -204,7 +199,7 @@ void MeasureLayers(const Model& model, std::vector<SparseLayer>& layers,
 }
 
 std::vector<double> DistributeShares(std::span<const SparseLayer> layers,
-                                     const SparsifySettings& settings) {
+                                     const SparsifySettings& settings, bool by_loss) {
   std::vector<double> shares(layers.size());
   std::vector<size_t> open;
   double all = 0;
@@ -214,37 +209,28 @@ std::vector<double> DistributeShares(std::span<const SparseLayer> layers,
     all += static_cast<double>(layers[i].existing.size());
     shares[i] = settings.sparsity;
   }
-  const auto without_done = [&] {
+  if (by_loss) {
+    const std::array<double, 3> range = LossShares(settings.sparsity);
+    std::vector<double> steps;
+    for (int step = 0; step <= kShareSteps; ++step) {
+      steps.push_back(range[0] + (range[2] - range[0]) * step / kShareSteps);
+    }
+    std::vector<std::vector<KnapsackOption>> menu;
     for (const size_t i : open) {
-      if (ZeroShare(layers[i].existing) >= shares[i]) shares[i] = 0;
+      menu.emplace_back();
+      for (const double share : steps) {
+        menu.back().push_back({PredictedLoss(layers[i], share, settings.sparsity),
+                               share * static_cast<double>(layers[i].existing.size())});
+      }
     }
-    return shares;
-  };
-  if (!settings.by_loss) return without_done();
-  const auto most = static_cast<int>(
-      std::floor(kShareSteps * (settings.sparsity + kMostBeyond * (1 - settings.sparsity))));
-  std::vector<std::vector<KnapsackOption>> menu;
+    const auto chosen = ChooseOptions(menu, settings.sparsity * all);
+    SF_CHECK(chosen, "the largest shares do not reach their mean");
+    for (size_t i = 0; i < open.size(); ++i) shares[open[i]] = steps[(*chosen)[i]];
+  }
   for (const size_t i : open) {
-    menu.push_back({{0, 0}});
-    for (int step = 1; step <= most; ++step) {
-      const double share = static_cast<double>(step) / kShareSteps;
-      menu.back().push_back({PredictedLoss(layers[i], share),
-                             share * static_cast<double>(layers[i].existing.size())});
-    }
+    if (ZeroShare(layers[i].existing) >= shares[i]) shares[i] = 0;
   }
-  const auto chosen = ChooseOptions(menu, settings.sparsity * all);
-  if (!chosen) {
-    throw UserError(
-        ErrorCode::kConfig,
-        fmt::format("sparsity {} cannot be reached: {:.3f} is the most in steps of 1/32",
-                    settings.sparsity, static_cast<double>(most) / kShareSteps),
-        "ask for less, or take \"distribute\": \"uniform\"")
-        .At("sparsity");
-  }
-  for (size_t i = 0; i < open.size(); ++i) {
-    shares[open[i]] = static_cast<double>((*chosen)[i]) / kShareSteps;
-  }
-  return without_done();
+  return shares;
 }
 
 }  // namespace sparsefuse

@@ -4,6 +4,7 @@
 #define SPARSEFUSE_PASSES_SPARSIFY_LAYERS_H_
 
 #include <Eigen/Core>
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -25,7 +26,7 @@ struct SparsifySettings {
   ZeroPattern pattern;
   Method method = Method::kSparseGpt;
   double sparsity = 0.5;
-  bool by_loss = true;          // else the same share in every layer
+  bool by_loss = true;          // shares; else the same in every layer
   std::vector<std::string> of;  // patterns of node names; empty: all but the first and last layers
   int64_t gradient_samples = 128;
 };
@@ -36,14 +37,17 @@ struct SparseLayer {
   double existing_blocks;      // share of the weights in zero blocks of 4 × 32
   std::string reason;          // why it is left alone; empty: it is not
   Eigen::VectorXd importance;  // Fisher information of each output, in KL per answer; ones: unknown
-  std::vector<double> losses;  // predicted KL per answer at kLossShares; empty: not asked for
+  std::vector<double> losses;  // predicted KL per answer at LossShares; empty: not asked for
   double correction = 1;       // measured over predicted KL; 1: not measured
 };
 
-inline constexpr double kLossShares[] = {0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875};
+// The least share that a layer may get, the one asked for, and the largest. What is predicted of a
+// layer alone says little about all together, so they are at most 1/8 apart (OWL, Yin et al. 2024,
+// takes 0.08).
+std::array<double, 3> LossShares(double sparsity);
 
-// KL per answer when `share` of the layer's cells are zero: between the shares above.
-double PredictedLoss(const SparseLayer& layer, double share);
+// KL per answer when `share` of the layer's cells are zero.
+double PredictedLoss(const SparseLayer& layer, double share, double sparsity);
 
 // Every product with a constant matrix in the main graph, in topological order. `model` must
 // outlive them. UserError E_CONFIG for an `of` that matches no product.
@@ -56,10 +60,9 @@ void MeasureLayers(const Model& model, std::vector<SparseLayer>& layers,
                    const SparsifySettings& settings, const Context& context);
 
 // One a layer: the share of its cells that becomes zero; 0 for layers with a reason and those that
-// have as many zeros already. UserError
-// E_CONFIG if settings.sparsity cannot be reached.
+// have as many zeros already.
 std::vector<double> DistributeShares(std::span<const SparseLayer> layers,
-                                     const SparsifySettings& settings);
+                                     const SparsifySettings& settings, bool by_loss);
 
 }  // namespace sparsefuse
 

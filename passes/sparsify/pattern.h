@@ -21,7 +21,8 @@ enum class Scope { kLayer, kOutput };
 struct ZeroPattern {
   Pattern pattern = Pattern::kBlock;
   Scope scope = Scope::kLayer;  // kUnstructured
-  // kBlock: each panel keeps all its quads or a multiple of this, so that no group of 16 is padded.
+  // kBlock: each panel keeps all its quads or a multiple of this, so that no group of 16 is padded;
+  // with fewer than twice as many there is nothing to choose from, and any number may stay.
   int64_t quad_multiple = 1;
 };
 

@@ -9,6 +9,7 @@
 #include "passes/framework/pass.h"
 #include "passes/sensitivity/unit_options.h"
 #include "passes/sparsify/apply.h"
+#include "passes/sparsify/gather.h"
 #include "passes/sparsify/layers.h"
 
 namespace sparsefuse {
@@ -45,6 +46,24 @@ std::string_view Worth(Pattern pattern) {
 
 std::string Percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
+// One way to do it.
+struct Outcome {
+  std::optional<Model> model;
+  std::vector<double> shares;
+  bool by_loss = false;
+  Repair repair = Repair::kRefit;
+  double kl = 0;  // on the select split
+};
+
+// The better one stays.
+void Take(Outcome& best, Model model, Outcome other, const Session& teacher,
+          const Context& context) {
+  other.kl = SelectKl(model, teacher, context);
+  if (best.model && !(other.kl < best.kl)) return;
+  other.model = std::move(model);
+  best = std::move(other);
+}
+
 class Sparsify final : public Pass {
  public:
   explicit Sparsify(const Params& params) : params_(params) {}
@@ -67,36 +86,41 @@ class Sparsify final : public Pass {
   }
 
   PassStats Run(Model& model, Context& context) override {
-    const Model original = model.Clone();
     const SparsifySettings settings = Settings();
+    PassStats stats;
+    const bool blocks = settings.pattern.pattern == Pattern::kBlock ||
+                        settings.pattern.pattern == Pattern::kBlock64;
+    const Model original = params_.Bool("permute") && blocks
+                               ? GatherUnits(model, settings.sparsity, context, stats)
+                               : model.Clone();
     std::vector<SparseLayer> layers = FindSparseLayers(original, settings, context);
     MeasureLayers(original, layers, settings, context);
     RequireLayers(layers);
-    const std::vector<double> shares = DistributeShares(layers, settings);
     const Session teacher(original, {.threads = context.threads});
-    Repair repair = params_.String("repair") == "sequence" ? Repair::kSequence : Repair::kRefit;
-    model = ApplyZeros(original, layers, shares, settings, repair, context);
-    double kl = SelectKl(model, teacher, context);
-    if (repair == Repair::kSequence && settings.method == Method::kSparseGpt) {
-      // As with prune: layers solved in sequence come near the original's one by one, but what
-      // counts is the last one's answer.
-      Model refitted = ApplyZeros(original, layers, shares, settings, Repair::kRefit, context);
-      const double other = SelectKl(refitted, teacher, context);
-      if (other < kl) {
-        kl = other;
-        repair = Repair::kRefit;
-        model = std::move(refitted);
-      }
+    Outcome best;
+    for (const bool by_loss : {false, true}) {
+      if (by_loss && !settings.by_loss) continue;
+      std::vector<double> shares = DistributeShares(layers, settings, by_loss);
+      Take(best, ApplyZeros(original, layers, shares, settings, Repair::kRefit, context),
+           {.shares = shares, .by_loss = by_loss}, teacher, context);
     }
-    return Report(model, layers, shares, settings, repair, kl);
+    // As with prune: layers solved in sequence come near the original's one by one, but what counts
+    // is the last one's answer.
+    if (params_.String("repair") == "sequence" && settings.method == Method::kSparseGpt) {
+      Take(best, ApplyZeros(original, layers, best.shares, settings, Repair::kSequence, context),
+           {.shares = best.shares, .by_loss = best.by_loss, .repair = Repair::kSequence}, teacher,
+           context);
+    }
+    Report(*best.model, layers, settings, best, stats);
+    if (stats.changed) model = std::move(*best.model);
+    return stats;
   }
 
  private:
   SparsifySettings Settings() const;
   void RequireLayers(const std::vector<SparseLayer>& layers) const;
-  PassStats Report(const Model& model, const std::vector<SparseLayer>& layers,
-                   const std::vector<double>& shares, const SparsifySettings& settings,
-                   Repair repair, double kl) const;
+  void Report(const Model& model, const std::vector<SparseLayer>& layers,
+              const SparsifySettings& settings, const Outcome& outcome, PassStats& stats) const;
 
   Params params_;
 };
@@ -139,10 +163,9 @@ void Sparsify::RequireLayers(const std::vector<SparseLayer>& layers) const {
                   data ? "give more calibration samples" : "leave the pass out");
 }
 
-PassStats Sparsify::Report(const Model& model, const std::vector<SparseLayer>& layers,
-                           const std::vector<double>& shares, const SparsifySettings& settings,
-                           Repair repair, double kl) const {
-  PassStats stats;
+void Sparsify::Report(const Model& model, const std::vector<SparseLayer>& layers,
+                      const SparsifySettings& settings, const Outcome& outcome,
+                      PassStats& stats) const {
   double zeros = 0, taken = 0, all = 0;
   for (size_t i = 0; i < layers.size(); ++i) {
     const SparseLayer& layer = layers[i];
@@ -153,7 +176,7 @@ PassStats Sparsify::Report(const Model& model, const std::vector<SparseLayer>& l
       existing = fmt::format("{} was zero in whole 4 × 32 blocks already and stays",
                              Percent(layer.existing_blocks));
     }
-    if (!layer.reason.empty() || shares[i] == 0) {
+    if (!layer.reason.empty() || outcome.shares[i] == 0) {
       std::string reason = !layer.reason.empty() ? layer.reason
                            : existing.empty()    ? "no zeros here, others are missed less"
                                                  : "no more zeros here";
@@ -168,28 +191,29 @@ PassStats Sparsify::Report(const Model& model, const std::vector<SparseLayer>& l
     std::string action = fmt::format("{} zeros", Percent(share));
     if (!existing.empty()) action += " (" + existing + ")";
     if (!layer.losses.empty()) {
-      const double alone = PredictedLoss(layer, share);
+      const double alone = PredictedLoss(layer, outcome.shares[i], settings.sparsity);
       action += alone < 1e-3 ? ", KL below 0.001 alone" : fmt::format(", KL {:.3f} alone", alone);
     }
     stats.Done(*layer.matrix.node, std::move(action));
     ++stats.tensors_rewritten;
   }
   stats.changed = stats.tensors_rewritten > 0;
-  std::string made;
+  if (!stats.changed) return;
+  std::string made =
+      outcome.by_loss ? ", shares by predicted loss" : ", the same share in every layer";
   if (settings.method == Method::kSparseGpt) {
-    made = repair == Repair::kSequence ? ", the rest solved layer after layer"
-                                       : ", the rest was refitted";
+    made += outcome.repair == Repair::kSequence ? ", the rest solved layer after layer"
+                                                : ", the rest was refitted";
   }
   stats.findings.push_back(
       {.subject = "model",
        .op = "",
-       .action =
-           fmt::format("{} zeros in the layers taken, {} of all products' weights, in {}{}; "
-                       "KL {:.2g}; {}",
-                       Percent(zeros / std::max(taken, 1.0)), Percent(zeros / std::max(all, 1.0)),
-                       Name(settings.pattern.pattern), made, kl, Worth(settings.pattern.pattern)),
+       .action = fmt::format("{} zeros in the layers taken, {} of all products' weights, in {}{}; "
+                             "KL {:.2g}; {}",
+                             Percent(zeros / std::max(taken, 1.0)),
+                             Percent(zeros / std::max(all, 1.0)), Name(settings.pattern.pattern),
+                             made, outcome.kl, Worth(settings.pattern.pattern)),
        .reason = ""});
-  return stats;
 }
 
 }  // namespace
@@ -228,6 +252,10 @@ const PassInfo kSparsify = {
           .summary = "What sparsegpt solves on: the changed model's own inputs, layer after layer, "
                      "or the original's.",
           .choices = {"sequence", "refit"}},
+         {.name = "permute",
+          .otherwise = false,
+          .summary = "With blocks, neurons and the width of values are put in an order in which "
+                     "those that are missed least lie side by side."},
          {.name = "quad_multiple",
           .otherwise = int64_t{16},
           .summary = "With pattern block, 32 outputs keep all their quads of inputs or a multiple "

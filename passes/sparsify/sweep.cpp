@@ -76,9 +76,11 @@ std::vector<Cell> CellsOf(Index first_row, Index rows, Index first_column, Index
   return cells;
 }
 
-bool ColumnsCompete(const ZeroPattern& pattern) {
+// Whether columns of cells compete for the zeros, or each has its own. `rows` of cells.
+bool ColumnsCompete(const ZeroPattern& pattern, Index rows) {
   if (pattern.pattern == Pattern::kUnstructured) return pattern.scope == Scope::kLayer;
-  return pattern.pattern == Pattern::kBlock64 || pattern.quad_multiple <= 1;
+  return pattern.pattern == Pattern::kBlock64 || pattern.quad_multiple <= 1 ||
+         rows < 2 * pattern.quad_multiple;
 }
 
 // Zero cells of each column of cells, so that what stays is a multiple and costs are least: costs
@@ -120,7 +122,7 @@ std::vector<Cell> ChooseCells(const MatrixXd& costs, const SweepTask& task) {
     return static_cast<Index>(std::ceil(task.share * static_cast<double>(of) - 1e-9));
   };
   const ZeroPattern& pattern = task.pattern;
-  if (ColumnsCompete(pattern)) {
+  if (ColumnsCompete(pattern, rows)) {
     return Cheapest(CellsOf(0, rows, 0, columns), costs, part(rows * columns));
   }
   std::vector<Index> counts(static_cast<size_t>(columns), part(rows));
@@ -249,7 +251,7 @@ Swept Sweep(const MatrixXd& weight, const SweepFactor& factor, const SweepTask& 
     return Eigen::LLT<MatrixXd>(factor.Inverse(top, depth)).matrixL();
   });
   // Of each panel of inputs, and each strip of outputs unless they compete.
-  const bool compete = ColumnsCompete(task.pattern);
+  const bool compete = ColumnsCompete(task.pattern, grid.rows);
   const Index panel_rows = kPanel / grid.depth, strips = compete ? 1 : grid.columns;
   Eigen::MatrixXi quota = Eigen::MatrixXi::Zero((grid.rows + panel_rows - 1) / panel_rows, strips);
   for (const auto& [r, c] : ChooseCells(alone, task)) ++quota(r / panel_rows, compete ? 0 : c);
