@@ -10,11 +10,12 @@ namespace sparsefuse {
 extern const PassInfo kPrune;
 extern const PassInfo kQuantize;
 extern const PassInfo kSensitivity;
+extern const PassInfo kSparsify;
 
 const std::vector<const PassInfo*>& AllPasses() {
-  static const std::vector<const PassInfo*> passes = {&kRaiseOpset,    &kDecompose, &kFoldConstants,
-                                                      &kFoldBatchNorm, &kFoldMasks, &kRemoveDead,
-                                                      &kSensitivity,   &kPrune,     &kQuantize};
+  static const std::vector<const PassInfo*> passes = {
+      &kRaiseOpset, &kDecompose,   &kFoldConstants, &kFoldBatchNorm, &kFoldMasks,
+      &kRemoveDead, &kSensitivity, &kPrune,         &kSparsify,      &kQuantize};
   return passes;
 }
 

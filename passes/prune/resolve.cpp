@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <optional>
 #include <utility>
 
 #include "passes/sensitivity/consumer_refit.h"
-#include "passes/statistics/cuts.h"
 #include "passes/statistics/dense.h"
-#include "passes/statistics/gram.h"
+#include "passes/statistics/student_walk.h"
 
 namespace sparsefuse {
 namespace {
@@ -24,11 +22,6 @@ constexpr double kRowsPerInput = 4;
 struct Item {
   const Choice* choice;
   size_t consumer;
-};
-
-// A model's feeds at the cut that has been reached.
-struct Feeding {
-  Batches fit, select;
 };
 
 Refit Solve(const Consumer& consumer, std::span<const int64_t> kept, const PairStatistics& pair,
@@ -55,132 +48,44 @@ Refit Solve(const Consumer& consumer, std::span<const int64_t> kept, const PairS
   return refit;
 }
 
-class Sequence {
- public:
-  Sequence(const Model& model, const Context& context)
-      : teacher_(model), student_(model.Clone()), context_(context) {}
-
-  Model Run(std::vector<Item> items);
-
- private:
-  void Start(const std::vector<Item>& items);
-  void Advance(std::string_view from, const std::string& to);
-  void Repair(const Item& item, std::string_view from, std::string_view to);
-  double Error(const Model& student, std::string_view from, std::string_view to) const;
-
-  const Model& teacher_;
-  Model student_;
-  const Context& context_;
-  std::optional<std::string> mask_;
-  Feeding teacher_feeds_, student_feeds_;
-  bool changed_ = false;
-};
-
-void Sequence::Start(const std::vector<Item>& items) {
-  std::vector<MatrixView> views;
-  for (const Item& item : items) {
-    views.push_back(item.choice->prunable->consumers[item.consumer].matrix);
-  }
-  const int64_t batch = ChooseBatch(teacher_, views, context_);
-  const Dataset& data = *context_.calibration;
-  teacher_feeds_ = {MakeBatches(data, context_.splits.fit, batch),
-                    MakeBatches(data, context_.splits.select, batch)};
-  mask_ = FindPaddingMask(teacher_, teacher_feeds_.fit);
-  student_feeds_ = teacher_feeds_;
-}
-
-// To the next cut: its tensor takes the last one's place among the feeds.
-void Sequence::Advance(std::string_view from, const std::string& to) {
-  const auto step = [&](const Model& model, Batches& batches) {
-    const Model segment = Segment(model, from, to);
-    std::vector<std::vector<Tensor>> results = RunBatches({segment, batches, {to}}, context_);
-    for (size_t b = 0; b < batches.size(); ++b) {
-      std::erase_if(batches[b], [&](const auto& feed) { return feed.first == from; });
-      batches[b].emplace_back(to, std::move(results[b][0]));
-    }
-  };
-  for (Batches Feeding::*split : {&Feeding::fit, &Feeding::select}) {
-    step(teacher_, teacher_feeds_.*split);
-    if (changed_) {
-      step(student_, student_feeds_.*split);
-    } else {
-      student_feeds_.*split = teacher_feeds_.*split;
-    }
-  }
-}
-
-// Mean square of what the segment's outputs differ by on the select split, over their mean square.
-double Sequence::Error(const Model& student, std::string_view from, std::string_view to) const {
-  const Model ours = Segment(student, from, to), theirs = Segment(teacher_, from, to);
-  std::vector<std::string> outputs;
-  for (const Value* output : theirs.graph().outputs()) outputs.push_back(output->name());
-  const auto expected = RunBatches({theirs, teacher_feeds_.select, outputs}, context_);
-  const auto found = RunBatches({ours, student_feeds_.select, outputs}, context_);
-  double error = 0, energy = 0;
-  for (size_t b = 0; b < expected.size(); ++b) {
-    for (size_t o = 0; o < outputs.size(); ++o) {
-      if (!IsFloating(expected[b][o].dtype())) continue;
-      const std::vector<float> x = expected[b][o].ToFloats(), y = found[b][o].ToFloats();
-      for (size_t i = 0; i < x.size(); ++i) {
-        error += static_cast<double>(x[i] - y[i]) * (x[i] - y[i]);
-        energy += static_cast<double>(x[i]) * x[i];
-      }
-    }
-  }
-  return error / std::max(energy, 1e-300);
-}
-
-void Sequence::Repair(const Item& item, std::string_view from, std::string_view to) {
+void SolveOne(StudentWalk& walk, const Item& item) {
   const Prunable& prunable = *item.choice->prunable;
   const Consumer& consumer = prunable.consumers[item.consumer];
-  const Rows rows = InputRows(consumer.matrix);
-  const RowPair pair{rows, rows};
-  const PairStatistics statistics =
-      CollectPairs(Segment(teacher_, from, to), Segment(student_, from, to), std::span(&pair, 1),
-                   teacher_feeds_.fit, student_feeds_.fit, mask_, context_)[0];
+  walk.Reach(*consumer.matrix.node);
+  const PairStatistics& statistics = walk.Inputs(consumer.matrix);
   double least = std::numeric_limits<double>::infinity();
   std::vector<double> shares = {1, 0.5, 0};
   if (statistics.count < kRowsPerInput * static_cast<double>(consumer.matrix.inputs)) shares = {0};
-  Model best = student_.Clone();
+  Model best = walk.student().Clone();
   for (const double share : shares) {
-    Model candidate = student_.Clone();
+    Model candidate = walk.student().Clone();
     SetRefit(candidate, prunable, item.consumer,
              Solve(consumer, item.choice->kept, statistics, share));
-    const double error = Error(candidate, from, to);
+    const double error = walk.Error(candidate);
     if (!(error < least)) continue;
     least = error;
     best = std::move(candidate);
   }
-  student_ = std::move(best);
-  changed_ = true;
+  walk.Accept(std::move(best));
 }
 
-Model Sequence::Run(std::vector<Item> items) {
-  if (items.empty()) return std::move(student_);
-  std::map<const Node*, size_t> order;
-  for (const Node* node : teacher_.graph().TopologicalOrder()) order.emplace(node, order.size());
+Model SolveInSequence(const Model& model, std::vector<Item> items, const Context& context) {
+  if (items.empty()) return model.Clone();
+  std::vector<MatrixView> views;
+  for (const Item& item : items) {
+    views.push_back(item.choice->prunable->consumers[item.consumer].matrix);
+  }
+  StudentWalk walk(model, views, context);
   const auto place = [&](const Item& item) {
-    return order.at(item.choice->prunable->consumers[item.consumer].matrix.node);
+    return walk.Place(*item.choice->prunable->consumers[item.consumer].matrix.node);
   };
   std::stable_sort(items.begin(), items.end(),
                    [&](const Item& a, const Item& b) { return place(a) < place(b); });
-  Start(items);
-  std::vector<std::string> ends = FindCuts(teacher_);
-  ends.push_back("");
-  std::string from;
-  size_t next = 0;
-  for (const std::string& to : ends) {
-    const Value* end = to.empty() ? nullptr : teacher_.graph().FindValue(to);
-    const size_t last = end ? order.at(end->producer()) : order.size();
-    while (next < items.size() && place(items[next]) <= last) {
-      Repair(items[next++], from, to);
-      context_.progress("repair", static_cast<int64_t>(next), static_cast<int64_t>(items.size()));
-    }
-    if (next == items.size() || to.empty()) break;
-    Advance(from, to);
-    from = to;
+  for (size_t i = 0; i < items.size(); ++i) {
+    SolveOne(walk, items[i]);
+    context.progress("repair", static_cast<int64_t>(i + 1), static_cast<int64_t>(items.size()));
   }
-  return std::move(student_);
+  return walk.Finish();
 }
 
 }  // namespace
@@ -191,7 +96,9 @@ Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repai
   for (const Choice& choice : choices) {
     for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) items.push_back({&choice, c});
   }
-  if (repair == Repair::kSequence) return Sequence(model, evidence.context()).Run(std::move(items));
+  if (repair == Repair::kSequence) {
+    return SolveInSequence(model, std::move(items), evidence.context());
+  }
   Model student = model.Clone();
   for (const Choice& choice : choices) {
     std::optional<ObsModule> obs;

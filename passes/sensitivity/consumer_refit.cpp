@@ -42,13 +42,7 @@ Refit ZeroConsumer(const Prunable& prunable, size_t index, std::span<const int64
 }
 
 void SetRefit(Model& model, const Prunable& prunable, size_t index, const Refit& refit) {
-  const Node* original = prunable.consumers[index].matrix.node;
-  // A bias may have become an Add, which took the name of the product's output.
-  const Node* node = model.graph().FindValue(original->output(0)->name())->producer();
-  std::optional<MatrixView> view = AsMatrix(*node);
-  if (!view && node->input(0)) view = AsMatrix(*node->input(0)->producer());
-  if (!view) throw InternalError("a product is none any more");
-  SetWeight(model, *view, refit.weight, refit.bias);
+  SetWeight(model, SameMatrix(model, prunable.consumers[index].matrix), refit.weight, refit.bias);
 }
 
 }  // namespace sparsefuse

@@ -108,10 +108,9 @@ void RunJobs(Evidence& evidence, std::vector<Job>& jobs) {
     const MatrixView& view = *options.matrix;
     for (const auto& [place, changed] : measured[j]) {
       Model student = evidence.model().Clone();
-      const Node* node = student.graph().FindValue(view.node->output(0)->name())->producer();
       const VectorXd bias =
           Bias(view) + (jobs[j].matrix.weight - changed).transpose() * jobs[j].mean;
-      SetWeight(student, *AsMatrix(*node), changed, bias);
+      SetWeight(student, SameMatrix(student, view), changed, bias);
       options.options[place].measured = evidence.kl().Of(student);
     }
     Save(evidence.store(), evidence.context().seed, options);

@@ -232,4 +232,13 @@ void SetWeight(Model& model, const MatrixView& view, const Eigen::MatrixXd& weig
   SetBias(node, view, bias, dtype);
 }
 
+MatrixView SameMatrix(const Model& copy, const MatrixView& view) {
+  // A bias may have become an Add, which took the name of the product's output.
+  const Node* node = copy.graph().FindValue(view.node->output(0)->name())->producer();
+  std::optional<MatrixView> same = AsMatrix(*node);
+  if (!same && node->input(0)) same = AsMatrix(*node->input(0)->producer());
+  if (!same) throw InternalError("a product is none any more");
+  return *same;
+}
+
 }  // namespace sparsefuse

@@ -46,6 +46,10 @@ Eigen::VectorXd Bias(const MatrixView& view);  // [m], beta multiplied in; zeros
 void SetWeight(Model& model, const MatrixView& view, const Eigen::MatrixXd& weight,
                const Eigen::VectorXd& bias);
 
+// The same product in `copy`, a copy of the view's model in which weights may have changed and
+// biases may have been added since.
+MatrixView SameMatrix(const Model& copy, const MatrixView& view);
+
 // A tensor of one of the four types from numbers, rounded to it.
 Tensor ToTensor(DType dtype, Dims dims, std::span<const double> values);
 

@@ -1,0 +1,37 @@
+#include "passes/sparsify/pattern.h"
+
+#include <algorithm>
+
+namespace sparsefuse {
+
+using Eigen::Index;
+
+CellGrid Cells(Pattern pattern, Index inputs, Index outputs) {
+  CellGrid grid{1, 1, inputs, outputs};
+  if (pattern == Pattern::kBlock) grid = {4, 32, (inputs + 3) / 4, (outputs + 31) / 32};
+  if (pattern == Pattern::kBlock64) grid = {64, 64, (inputs + 63) / 64, (outputs + 63) / 64};
+  return grid;
+}
+
+ZeroMask ExistingZeros(const Eigen::MatrixXd& weight, Pattern pattern) {
+  ZeroMask zeros = ZeroMask::Zero(weight.rows(), weight.cols());
+  const CellGrid grid =
+      Cells(pattern == Pattern::kBlock64 ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
+  for (Index c = 0; c < grid.columns; ++c) {
+    const Index left = c * grid.width, width = std::min(grid.width, weight.cols() - left);
+    for (Index r = 0; r < grid.rows; ++r) {
+      const Index top = r * grid.depth, depth = std::min(grid.depth, weight.rows() - top);
+      if (weight.block(top, left, depth, width).isZero(0)) {
+        zeros.block(top, left, depth, width).setOnes();
+      }
+    }
+  }
+  return zeros;
+}
+
+double ZeroShare(const ZeroMask& zeros) {
+  if (zeros.size() == 0) return 0;
+  return static_cast<double>((zeros.array() != 0).count()) / static_cast<double>(zeros.size());
+}
+
+}  // namespace sparsefuse
