@@ -154,10 +154,9 @@ std::string AxisTracer::WhyOpaque(const Node& node) {
   if (HasSubgraph(node)) return fmt::format("crosses the boundary of {}", node.op());
   const std::string name =
       node.domain().empty() ? node.op() : fmt::format("{}.{}", node.domain(), node.op());
-  const std::optional<std::string> fused = WhyFused(node, types_, opset());
+  const std::optional<std::string> fused = DecomposeAdvice(node, types_, opset());
   if (!fused) return fmt::format("no axis rule for {}", name);
-  return fused->empty() ? fmt::format("inside the fused {}, which decompose takes apart", name)
-                        : fmt::format("inside the fused {}: {}", name, *fused);
+  return fmt::format("inside the fused {}: {}", name, *fused);
 }
 
 // Values of this graph that the node's subgraphs read.

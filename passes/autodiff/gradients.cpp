@@ -10,6 +10,7 @@
 
 #include "passes/autodiff/rules.h"
 #include "passes/autodiff/vjp.h"
+#include "passes/cleanup/decompose_rules.h"
 
 namespace sparsefuse {
 namespace {
@@ -148,7 +149,10 @@ void Sweep::Visit(Node* node) {
   }
   if (std::find(wanted.begin(), wanted.end(), true) == wanted.end()) return;
   const GradientRule* rule = FindGradientRule(*node);
-  if (!rule) return Block(*node, "no rule for this operator", reasons);
+  if (!rule) {
+    const std::optional<std::string> fused = DecomposeAdvice(*node, types_, model_.opset());
+    return Block(*node, fused ? "it is fused: " + *fused : "no rule for this operator", reasons);
+  }
   for (size_t i = 1; i < arrived.size() && !rule->all_outputs; ++i) {
     if (arrived[i]) {
       return Block(*node, fmt::format("no rule for its output {}", i), reasons);

@@ -39,7 +39,7 @@ class Decompose final : public Pass {
     std::vector<Node*> plan;
     ForEachGraph(model, [&](Graph& graph) {
       for (Node* node : graph.Nodes()) {
-        std::optional<std::string> reason = WhyFused(*node, types, model.opset());
+        std::optional<std::string> reason = WhyNotDecomposed(*node, types, model.opset());
         if (!reason) continue;
         if (&graph != &model.graph()) reason = "it lies outside the main graph";
         if (context.Excluded(*node)) reason = "excluded";

@@ -57,10 +57,10 @@ void EmitQuickGelu(const FusedNode& fused, Emitter& emitter) {
 
 std::span<const DecomposeRule> ActivationRules() {
   static const DecomposeRule rules[] = {
-      {"Gelu", "com.microsoft", 9, "Erf", WhyActivationKept, EmitGelu},
-      {"BiasGelu", "com.microsoft", 9, "Erf", WhyActivationKept, EmitGelu},
-      {"FastGelu", "com.microsoft", 7, "Pow", WhyActivationKept, EmitFastGelu},
-      {"QuickGelu", "com.microsoft", 7, "Mul", WhyActivationKept, EmitQuickGelu}};
+      {"Gelu", kContrib, 9, "Erf", {0}, WhyActivationKept, EmitGelu},
+      {"BiasGelu", kContrib, 9, "Erf", {0, 1}, WhyActivationKept, EmitGelu},
+      {"FastGelu", kContrib, 7, "Pow", {0}, WhyActivationKept, EmitFastGelu},
+      {"QuickGelu", kContrib, 7, "Mul", {0}, WhyActivationKept, EmitQuickGelu}};
   return rules;
 }
 

@@ -203,8 +203,8 @@ void EmitMultiHead(const FusedNode& fused, Emitter& emitter) {
 
 std::span<const DecomposeRule> AttentionRules() {
   static const DecomposeRule rules[] = {
-      {"Attention", "com.microsoft", 13, "Softmax", WhyAttentionKept, EmitAttention},
-      {"MultiHeadAttention", "com.microsoft", 13, "Softmax", WhyMultiHeadKept, EmitMultiHead}};
+      {"Attention", kContrib, 13, "Softmax", {kX, kWeight}, WhyAttentionKept, EmitAttention},
+      {"MultiHeadAttention", kContrib, 13, "Softmax", {kQueries}, WhyMultiHeadKept, EmitMultiHead}};
   return rules;
 }
 

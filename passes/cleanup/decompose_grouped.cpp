@@ -241,8 +241,8 @@ void EmitOnnx(const FusedNode& fused, Emitter& emitter) {
 
 std::span<const DecomposeRule> GroupedRules() {
   static const DecomposeRule rules[] = {
-      {"GroupQueryAttention", "com.microsoft", 13, "Softmax", WhyGroupKept, EmitGroup},
-      {"Attention", "", 23, "Attention", WhyOnnxKept, EmitOnnx}};
+      {"GroupQueryAttention", kContrib, 13, "Softmax", {kQuery, kLastKey}, WhyGroupKept, EmitGroup},
+      {"Attention", "", 23, "Attention", {kQ, kK, kV}, WhyOnnxKept, EmitOnnx}};
   return rules;
 }
 

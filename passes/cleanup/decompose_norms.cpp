@@ -38,16 +38,16 @@ void LayerNorm(const FusedNode& fused, Emitter& emitter, Value* x, size_t gamma,
                  AttributeList("axis", int64_t{-1}, "epsilon", Epsilon(fused)));
 }
 
-std::string WhySkipNormKept(const FusedNode& fused) {
+std::string WhySkipKept(const FusedNode& fused) {
   if (fused.Wants(1) || fused.Wants(2)) return kStatistics;
   return WhyNotFloat(fused, {0, 1, 2});
 }
 
-void EmitSkipLayerNorm(const FusedNode& fused, Emitter& emitter) {
+void EmitSkip(const FusedNode& fused, Emitter& emitter) {
   LayerNorm(fused, emitter, SkipSum(fused, emitter, 4), 2, 3);
 }
 
-void EmitSkipRmsNorm(const FusedNode& fused, Emitter& emitter) {
+void EmitSkipRms(const FusedNode& fused, Emitter& emitter) {
   Value* sum = SkipSum(fused, emitter, 3);
   Value* gamma = emitter.input(2);
   if (emitter.opset() >= kRmsNormOpset) {
@@ -118,12 +118,11 @@ void EmitEmbed(const FusedNode& fused, Emitter& emitter) {
 }  // namespace
 
 std::span<const DecomposeRule> NormRules() {
-  static const DecomposeRule rules[] = {{"SkipLayerNormalization", "com.microsoft", 17,
-                                         "LayerNormalization", WhySkipNormKept, EmitSkipLayerNorm},
-                                        {"SkipSimplifiedLayerNormalization", "com.microsoft", 7,
-                                         "Pow", WhySkipNormKept, EmitSkipRmsNorm},
-                                        {"EmbedLayerNormalization", "com.microsoft", 17,
-                                         "LayerNormalization", WhyEmbedKept, EmitEmbed}};
+  static constexpr std::string_view kNorm = "LayerNormalization";
+  static const DecomposeRule rules[] = {
+      {"SkipLayerNormalization", kContrib, 17, kNorm, {0, 1, 2}, WhySkipKept, EmitSkip},
+      {"SkipSimplifiedLayerNormalization", kContrib, 7, "Pow", {0, 1, 2}, WhySkipKept, EmitSkipRms},
+      {"EmbedLayerNormalization", kContrib, 17, kNorm, {0, 2, 3, 5, 6}, WhyEmbedKept, EmitEmbed}};
   return rules;
 }
 

@@ -162,9 +162,9 @@ void EmitConv(const FusedNode& fused, Emitter& emitter) {
 
 std::span<const DecomposeRule> ProductRules() {
   static const DecomposeRule rules[] = {
-      {"FusedMatMul", "com.microsoft", 7, "Mul", WhyMatMulKept, EmitMatMul},
-      {"FusedGemm", "com.microsoft", 11, "Gemm", WhyGemmKept, EmitGemm},
-      {"FusedConv", "com.microsoft", 11, "Clip", WhyConvKept, EmitConv}};
+      {"FusedMatMul", kContrib, 7, "Mul", {0, 1}, WhyMatMulKept, EmitMatMul},
+      {"FusedGemm", kContrib, 11, "Gemm", {0, 1}, WhyGemmKept, EmitGemm},
+      {"FusedConv", kContrib, 11, "Clip", {0, 1}, WhyConvKept, EmitConv}};
   return rules;
 }
 

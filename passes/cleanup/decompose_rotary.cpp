@@ -141,8 +141,8 @@ Value* EmitRotation(Emitter& emitter, Value* x, const Rotation& rotation, bool h
 
 std::span<const DecomposeRule> RotaryRules() {
   static const DecomposeRule rules[] = {
-      {"RotaryEmbedding", "com.microsoft", 13, "Split", WhyRotaryKept, EmitRotary},
-      {"RotaryEmbedding", "", 23, "RotaryEmbedding", WhyRotaryKept, EmitRotary}};
+      {"RotaryEmbedding", kContrib, 13, "Split", {0, 1, 2, 3}, WhyRotaryKept, EmitRotary},
+      {"RotaryEmbedding", "", 23, "RotaryEmbedding", {0, 1, 2}, WhyRotaryKept, EmitRotary}};
   return rules;
 }
 

@@ -6,17 +6,26 @@
 #include <variant>
 
 namespace sparsefuse {
+namespace {
 
-bool FusedNode::Wants(size_t output) const {
-  const Value* value = node_->output(output);
+bool IsRead(const Value* value) {
   return value && (!value->uses().empty() || value->is_graph_output());
 }
 
+}  // namespace
+
+bool FusedNode::Wants(size_t output) const { return IsRead(node_->output(output)); }
+
+DType FusedNode::dtype(size_t input) const {
+  return Has(input) ? types_->dtype(*node_->input(input)) : DType::kUndefined;
+}
+
 std::optional<int64_t> FusedNode::Rank(size_t input) const {
-  return types_->rank(*node_->input(input));
+  return Has(input) ? types_->rank(*node_->input(input)) : std::nullopt;
 }
 
 std::optional<FusedNode::Dim> FusedNode::Find(size_t input, int64_t axis) const {
+  if (!Has(input)) return std::nullopt;
   const std::optional<ValueType> type = types_->type(*node_->input(input));
   if (!type || !type->has_shape) return std::nullopt;
   const auto rank = static_cast<int64_t>(type->dims.size());
@@ -54,7 +63,7 @@ Value* Emitter::Op(std::string op, std::vector<Value*> inputs, Attributes attrib
 Value* Emitter::Output(size_t output, std::string op, std::vector<Value*> inputs,
                        Attributes attributes) {
   Value* value = fused_.output(output);
-  if (!value || (value->uses().empty() && !value->is_graph_output())) {
+  if (!IsRead(value)) {
     return Op(std::move(op), std::move(inputs), std::move(attributes));
   }
   const std::string name = op;
@@ -92,7 +101,7 @@ namespace {
 
 // Fused operators without a rule.
 std::optional<std::string> WhyNoRule(const Node& node) {
-  if (node.domain() != "com.microsoft") return std::nullopt;
+  if (node.domain() != kContrib) return std::nullopt;
   const std::string& op = node.op();
   const bool attention = op.find("Attention") != std::string::npos;
   if (!attention && op.find("LayerNormalization") == std::string::npos) return std::nullopt;
@@ -104,13 +113,22 @@ std::optional<std::string> WhyNoRule(const Node& node) {
 
 }  // namespace
 
-std::optional<std::string> WhyFused(const Node& node, KnownTypes& types, int64_t opset) {
+std::optional<std::string> WhyNotDecomposed(const Node& node, KnownTypes& types, int64_t opset) {
   const DecomposeRule* rule = FindDecomposeRule(node);
   if (!rule) return WhyNoRule(node);
   if (opset < rule->opset) {
     return fmt::format("{} needs opset {}: run raise-opset first", rule->needed, rule->opset);
   }
+  for (const size_t input : rule->required) {
+    if (!node.input(input)) return fmt::format("it lacks input {}", input);
+  }
   return rule->why_kept(FusedNode(node, types, opset));
+}
+
+std::optional<std::string> DecomposeAdvice(const Node& node, KnownTypes& types, int64_t opset) {
+  std::optional<std::string> reason = WhyNotDecomposed(node, types, opset);
+  if (reason && reason->empty()) reason = "run decompose first";
+  return reason;
 }
 
 std::string WhyNotFloat(const FusedNode& fused, std::initializer_list<size_t> inputs) {

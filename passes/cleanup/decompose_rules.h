@@ -19,7 +19,8 @@
 
 namespace sparsefuse {
 
-// A fused node of the main graph with what the engine infers about its inputs.
+// A fused node of the main graph with what the engine infers about its inputs. Of an absent input
+// nothing is known.
 class FusedNode {
  public:
   FusedNode(const Node& node, KnownTypes& types, int64_t opset)
@@ -30,7 +31,7 @@ class FusedNode {
   bool Has(size_t input) const { return node_->input(input) != nullptr; }
   // Whether something reads this output.
   bool Wants(size_t output) const;
-  DType dtype(size_t input) const { return types_->dtype(*node_->input(input)); }
+  DType dtype(size_t input) const;  // kUndefined: unknown
   std::optional<int64_t> Rank(size_t input) const;
   // The length of an axis, counted from the end if negative; nullopt: unknown, or open.
   std::optional<int64_t> Size(size_t input, int64_t axis) const;
@@ -95,11 +96,14 @@ class Emitter {
   int64_t count_ = 0;
 };
 
+inline constexpr std::string_view kContrib = "com.microsoft";  // ONNX Runtime's own operators
+
 struct DecomposeRule {
   std::string_view op;
   std::string_view domain;
-  int64_t opset;            // least version with all that the rule writes …
-  std::string_view needed;  // … and the operator that it is needed for
+  int64_t opset;                 // least version with all that the rule writes …
+  std::string_view needed;       // … and the operator that it is needed for
+  std::vector<size_t> required;  // inputs
   // Why this form of the operator is left alone; empty: it is not.
   std::string (*why_kept)(const FusedNode&);
   void (*emit)(const FusedNode&, Emitter&);
@@ -117,7 +121,9 @@ const DecomposeRule* FindDecomposeRule(const Node& node);  // null: none
 
 // Why decompose leaves a fused node of the main graph alone; empty: it takes it apart. Nullopt: the
 // operator is none of its business.
-std::optional<std::string> WhyFused(const Node& node, KnownTypes& types, int64_t opset);
+std::optional<std::string> WhyNotDecomposed(const Node& node, KnownTypes& types, int64_t opset);
+// The same for those that cannot see into the node, "run decompose first" where that would help.
+std::optional<std::string> DecomposeAdvice(const Node& node, KnownTypes& types, int64_t opset);
 
 // A condition that rules share: the reason why not, or empty.
 std::string WhyNotFloat(const FusedNode& fused, std::initializer_list<size_t> inputs);

@@ -87,8 +87,8 @@ TEST_CASE("version names the tool and its parts") {
 TEST_CASE("passes lists every pass, or one with its parameters") {
   const RunResult all = RunTool({"passes"});
   CHECK(all.exit_code == 0);
-  for (const char* pass : {"raise-opset", "fold-constants", "fold-batchnorm", "fold-masks",
-                           "remove-dead", "quantize"}) {
+  for (const char* pass : {"raise-opset", "decompose", "fold-constants", "fold-batchnorm",
+                           "fold-masks", "remove-dead", "quantize"}) {
     CHECK(Contains(all.out, pass));
   }
   const RunResult one = RunTool({"passes", "quantize"});

@@ -223,5 +223,48 @@ TEST_CASE("every model of the zoo stays the same or is left alone") {
   }
 }
 
+// Three samples: four tokens behind a past of three, of which some are masked.
+Feeds GptFeeds(const Model& model) {
+  Feeds feeds;
+  for (const Value* input : model.graph().inputs()) {
+    const std::string& name = input->name();
+    if (name.starts_with("past")) {
+      std::vector<float> values(2 * 3 * 4 * 3 * 8);
+      for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = static_cast<float>(std::sin(static_cast<double>(i)));
+      }
+      feeds.emplace_back(name, Tensor::Of<float>({2, 3, 4, 3, 8}, values));
+      continue;
+    }
+    const int64_t length = name == "attention_mask" ? 7 : 4;
+    std::vector<int32_t> values;
+    for (int32_t i = 0; i < 3 * length; ++i) {
+      values.push_back(name == "attention_mask" ? i % 7 > i / 7 : i * i % 500);
+    }
+    feeds.emplace_back(name, Tensor::Of<int32_t>({3, length}, values));
+  }
+  return feeds;
+}
+
+TEST_CASE("fused models of the zoo are taken apart whole") {
+  const std::optional<fs::path> assets = test::Assets();
+  if (!assets) return;
+  for (const char* name :
+       {"tiny_random_gpt2_fused.onnx", "odd/gpt2_embedlayer_one_attn_exp.onnx"}) {
+    INFO(name);
+    const Model original = ReadModel(*assets / "zoo" / name);
+    Context context;
+    context.teacher = &original;
+    const bool gpt = original.graph().inputs().size() > 1;
+    const Reference reference =
+        gpt ? ReferenceOn(original, GptFeeds(original)) : MakeReference(original, context);
+    Model model = original.Clone();
+    RunPass("raise-opset", model, context, reference);
+    const PassStats stats = RunPass("decompose", model, context, reference);
+    CHECK(stats.changed);
+    for (const Node* node : model.graph().Nodes()) CHECK(node->domain().empty());
+  }
+}
+
 }  // namespace
 }  // namespace sparsefuse

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "passes/framework/pass.h"
 #include "tests/unit/analysis/graphs.h"
 
 namespace sparsefuse::test {
@@ -288,6 +289,85 @@ agraph (int64[B] ids) => (float[B,3] y)
 }
 )";
 
+const char kBertLayer[] = R"(
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+agraph (int64[B,S] ids, int64[B,S] mask) => (float[B,S,12] y)
+<float[9,12] words = ?, float[7,12] positions = ?, float[12] g = +, float[12] b = ?,
+ float[12,36] w = ?, float[36] bw = ?, float[12,12] wo = ?, float[12] bo = ?, float[12,20] w1 = ?,
+ float[20] b1 = ?, float[20,12] w2 = ?, float[12] b2 = ?, int64[1] one = {1}>
+{
+  ids32 = Cast <to = 6> (ids)
+  mask32 = Cast <to = 6> (mask)
+  lengths = ReduceSum <keepdims = 0> (mask32, one)
+  x, unused = com.microsoft.EmbedLayerNormalization (ids32, , words, positions, , g, b)
+  c = com.microsoft.Attention <num_heads = 3> (x, w, bw, lengths)
+  o = MatMul (c, wo)
+  n = com.microsoft.SkipLayerNormalization (o, x, g, b, bo)
+  h = com.microsoft.FusedMatMul <alpha = 0.5> (n, w1)
+  a = com.microsoft.BiasGelu (h, b1)
+  f = MatMul (a, w2)
+  y = com.microsoft.SkipLayerNormalization (f, n, g, b, b2)
+}
+)";
+
+const char kCausalAttention[] = R"(
+<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>
+agraph (float[B,S,12] x) => (float[B,S,12] y)
+<float[12,42] w = ?, float[42] b = ?, float[18,12] wo = ?, float[12] g = +>
+{
+  n = com.microsoft.SkipSimplifiedLayerNormalization (x, x, g)
+  c = com.microsoft.Attention <num_heads = 3, qkv_hidden_sizes = [12, 12, 18], unidirectional = 1> (n, w, b)
+  o = MatMul (c, wo)
+  y = Add (x, o)
+}
+)";
+
+const char kMultiHead[] = R"(
+<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>
+agraph (float[B,5,12] x, int64[B,5] p) => (float[B,5,12] y)
+<float[12,12] wq = ?, float[12,12] wk = ?, float[12,12] wv = ?, float[36] b = ?,
+ float[12,12] wo = ?, float[9,2] cos = ?, float[9,2] sin = ?, float[1,3,5,5] bias = ?>
+{
+  q = MatMul (x, wq)
+  k = MatMul (x, wk)
+  v = MatMul (x, wv)
+  qr = com.microsoft.RotaryEmbedding (q, p, cos, sin)
+  kr = com.microsoft.RotaryEmbedding (k, p, cos, sin)
+  c = com.microsoft.MultiHeadAttention <num_heads = 3> (qr, kr, v, b, , bias)
+  o = MatMul (c, wo)
+  y = Add (x, o)
+}
+)";
+
+const char kGroupQuery[] = R"(
+<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>
+agraph (float[2,5,12] x) => (float[2,5,12] y)
+<float[12,64] wq = ?, float[12,32] wk = ?, float[12,32] wv = ?, float[64,12] wo = ?,
+ float[9,8] cos = ?, float[9,8] sin = ?, int32[2] last = {4, 4}, int32 total = {5}>
+{
+  q = MatMul (x, wq)
+  k = MatMul (x, wk)
+  v = MatMul (x, wv)
+  c = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2, do_rotary = 1, rotary_interleaved = 1> (q, k, v, , , last, total, cos, sin)
+  o = MatMul (c, wo)
+  y = Add (x, o)
+}
+)";
+
+const char kOnnxAttention[] = R"(
+<ir_version: 11, opset_import: ["" : 23]>
+agraph (float[B,S,12] x) => (float[B,S,12] y)
+<float[12,16] wq = ?, float[12,8] wk = ?, float[12,8] wv = ?, float[16,12] wo = ?>
+{
+  q = MatMul (x, wq)
+  k = MatMul (x, wk)
+  v = MatMul (x, wv)
+  c = Attention <q_num_heads = 4, kv_num_heads = 2, is_causal = 1> (q, k, v)
+  o = MatMul (c, wo)
+  y = Add (x, o)
+}
+)";
+
 }  // namespace
 
 const std::vector<Family>& Families() {
@@ -304,7 +384,12 @@ const std::vector<Family>& Families() {
       {"grouped", kGrouped},
       {"Flatten to Gemm", kFlatten},
       {"tied embedding", kTied},
-      {"free embedding", kFree}};
+      {"free embedding", kFree},
+      {"fused BERT layer", kBertLayer, true},
+      {"fused causal attention", kCausalAttention, true},
+      {"fused attention with rotation", kMultiHead, true},
+      {"fused grouped attention", kGroupQuery, true},
+      {"ONNX's Attention", kOnnxAttention, true}};
   return families;
 }
 
@@ -313,7 +398,14 @@ Model FamilyModel(std::string_view name) {
   const auto found =
       std::find_if(all.begin(), all.end(), [&](const Family& f) { return f.name == name; });
   SF_CHECK(found != all.end(), "no family {}", name);
-  return ParseGraph(found->text);
+  Model model = ParseGraph(found->text);
+  if (found->fused) {
+    Context context;
+    const PassStats stats = FindPass("decompose")->make({})->Run(model, context);
+    for (const Finding& finding : stats.findings)
+      SF_CHECK(finding.reason.empty(), "{}", finding.reason);
+  }
+  return model;
 }
 
 }  // namespace sparsefuse::test

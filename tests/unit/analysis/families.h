@@ -14,10 +14,12 @@ namespace sparsefuse::test {
 
 struct Family {
   std::string name;
-  std::string text;  // for ParseGraph
+  std::string text;    // for ParseGraph
+  bool fused = false;  // to be taken apart by decompose
 };
 
 const std::vector<Family>& Families();
+// Fused ones are taken apart.
 Model FamilyModel(std::string_view name);
 
 }  // namespace sparsefuse::test

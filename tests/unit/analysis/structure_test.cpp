@@ -140,6 +140,46 @@ TEST_CASE("a table that is not tied, never normalised: its width is free") {
   CHECK(Lines(FindStructure(model)) == Strings{"6 neurons: table.1 w.0"});
 }
 
+TEST_CASE("contrib fused Attention, taken apart: exactly its heads") {
+  const Strings heads = {
+      "3 attention heads: w.1 b.0 wo.0 | Split[0] Split[1] Split[2] Reshape[2] Reshape[2] "
+      "Reshape[2] Reshape[2]",
+      "block attention: keeps x"};
+  const Model causal = FamilyModel("fused causal attention");
+  const Structure structure = FindStructure(causal);
+  CHECK(Lines(structure) == heads);
+  // Queries and keys are 4 wide, values 6.
+  const std::vector<int64_t>& columns = structure.modules.at(0).axes.at(0).unit_of;
+  REQUIRE(columns.size() == 42);
+  CHECK(columns[4] == 1);           // queries
+  CHECK(columns[12 + 11] == 2);     // keys
+  CHECK(columns[24 + 6 + 5] == 1);  // values
+
+  const Model bert = FamilyModel("fused BERT layer");
+  CHECK(Lines(FindStructure(bert)) ==
+        Strings{"3 attention heads: w.1 bw.0 wo.0 | Split[0] Split[1] Split[2] Reshape[2] "
+                "Reshape[2] Reshape[2] Reshape[2]",
+                "20 neurons: w1.1 b1.0 w2.0", "block attention: keeps x",
+                "block feed-forward: keeps n"});
+}
+
+TEST_CASE("other fused attention, taken apart: heads, groups, query heads in them") {
+  const Model multi = FamilyModel("fused attention with rotation");
+  CHECK(Lines(FindStructure(multi)) ==
+        Strings{"3 attention heads: wq.1 wk.1 wv.1 b.0 bias.1 wo.0 | Split[0] Split[1] Split[2] "
+                "Reshape[2] Reshape[2] Reshape[2] Reshape[2]",
+                "block attention: keeps x"});
+  for (const char* family : {"fused grouped attention", "ONNX's Attention"}) {
+    const Model grouped = FamilyModel(family);
+    CHECK(Lines(FindStructure(grouped)) ==
+          Strings{"2 key-value groups: wq.1 wk.1 wv.1 wo.0 | Reshape[2] Reshape[2] Reshape[2] "
+                  "Reshape[1] Reshape[1] Reshape[2]",
+                  "2 query heads per group: wq.1 wo.0 | Reshape[2] Expand[2] Reshape[1] Expand[2] "
+                  "Reshape[1] Reshape[2]",
+                  "block attention: keeps x"});
+  }
+}
+
 TEST_CASE("fused attention, recurrent layers, loops and unknown operators freeze what they touch") {
   const Model fused = ParseGraph(R"(
 <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
@@ -153,7 +193,20 @@ agraph (float[B,S,12] x) => (float[B,S,12] y)
   const Structure structure = FindStructure(fused);
   CHECK(Lines(structure).empty());
   CHECK(Has(Frozen(structure),
-            "36 in 2: inside the fused com.microsoft.Attention, which is not taken apart"));
+            "36 in 2: inside the fused com.microsoft.Attention: run decompose first"));
+
+  const Model kept = ParseGraph(R"(
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+agraph (float[B,S,12] x) => (float[B,S,12] y)
+<float[12,36] w = ?, float[12,12] wo = ?>
+{
+  a = com.microsoft.Attention <num_heads = 3> (x, w)
+  y = MatMul (a, wo)
+}
+)");
+  CHECK(Has(Frozen(FindStructure(kept)),
+            "36 in 1: inside the fused com.microsoft.Attention: it has no bias, a form that ONNX "
+            "Runtime does not run"));
 
   const Model unknown = ParseGraph(R"(
 <ir_version: 8, opset_import: ["" : 17]>

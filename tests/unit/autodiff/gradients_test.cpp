@@ -110,6 +110,19 @@ agraph (float[2,2] x, float low, float[2,2] w) => (float[2,2] y) {
   CHECK_FALSE(gradients.values[0].empty());
 }
 
+TEST_CASE("a fused operator without rule is one for decompose") {
+  Model model = ModelFromText(R"(
+<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>
+agraph (float[2,2,2] x, float[2] g) => (float[2,2,2] y) {
+  y = com.microsoft.SkipLayerNormalization(x, x, g)
+})");
+  const Names tensors = {"x"};
+  const std::vector<Seed> seeds = {{"y", ""}};
+  const Gradients gradients = AddGradients(model, tensors, seeds);
+  REQUIRE(gradients.barriers.size() == 1);
+  CHECK(gradients.barriers[0].reason == "it is fused: run decompose first");
+}
+
 TEST_CASE("a gradient at a second output is not dropped") {
   Model model = ModelFromText(R"(
 agraph (float[2,4] x, float[4] g) => (float[2,4] y, float[2,1] m) {

@@ -37,10 +37,10 @@ const Module& Only(const Structure& structure, ModuleKind kind) {
 
 TEST_CASE("every module of every family, alone and with all others, equals the masked model") {
   for (const test::Family& family : test::Families()) {
-    const Model model = ParseGraph(family.text);
+    const Model model = test::FamilyModel(family.name);
     const Structure structure = FindStructure(model);
     REQUIRE(!structure.modules.empty());
-    for (uint64_t seed = 0; seed < 3; ++seed) {
+    for (uint64_t seed = 0; seed < (family.fused ? 1 : 3); ++seed) {
       const Feeds feeds = RandomFeeds(model, seed);
       std::vector<Keep> all;
       for (const Module& module : structure.modules) {
@@ -61,7 +61,7 @@ TEST_CASE("every module of every family, alone and with all others, equals the m
 TEST_CASE("every block of every family, alone, with all others, and after its units") {
   size_t blocks = 0;
   for (const test::Family& family : test::Families()) {
-    const Model model = ParseGraph(family.text);
+    const Model model = test::FamilyModel(family.name);
     const Structure structure = FindStructure(model);
     const Feeds feeds = RandomFeeds(model, 5);
     for (const Block& block : structure.blocks) {
