@@ -95,7 +95,6 @@ def linear_weights(model):
     """Bytes of what products with constant weights read, each tensor once, without their biases."""
     constants = {t.name: len(numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer}
     elements = {t.name: int(np.prod(t.dims)) for t in model.graph.initializer}
-    producer = {o: n for n in model.graph.node for o in n.output}
     for node in model.graph.node:
         if node.op_type == "Constant":
             value = numpy_helper.to_array(node.attribute[0].t) if node.attribute[0].t else None
@@ -103,15 +102,13 @@ def linear_weights(model):
                 constants[node.output[0]] = value.nbytes
                 elements[node.output[0]] = value.size
 
-    def sources(name):
-        """The constants that `name` is computed from; None where it depends on an input."""
-        if not name or name in constants:
-            return {name} - {""}
-        node = producer.get(name)
-        if node is None:
-            return None
-        parts = [sources(i) for i in node.input]
-        return None if any(p is None for p in parts) else set().union(*parts)
+    known = {"": set(), **{name: {name} for name in constants}}
+    for node in model.graph.node:  # in topological order
+        parts = [known.get(i) for i in node.input]
+        whole = node.op_type != "Constant" and all(p is not None for p in parts)
+        for output in node.output:
+            known.setdefault(output, set().union(*parts) if whole else None)
+    sources = known.get  # the constants that a name is computed from; None: it depends on an input
 
     used, scales = set(), 0
     for node in model.graph.node:
