@@ -18,8 +18,9 @@
 namespace sparsefuse {
 namespace {
 
-// Samples a sweep. All activations of a sweep are in memory, so few.
+// Samples a sweep. All activations of a sweep are in memory: few, and of a large model one.
 constexpr int64_t kBatch = 4;
+constexpr uint64_t kLargeModel = uint64_t{64} << 20;  // bytes of weights
 
 // Of −log and division by √p.
 constexpr float kLeastRootProbability = 1e-6F;
@@ -211,8 +212,9 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
   const std::vector<std::string> outputs = AddTaps(swept, output, seed->name(), request, data);
   const Model tapped = WithOutputs(swept, outputs);
 
-  const Batches batches = MakeBatches(data, samples, kBatch);
-  const int64_t batch = data.fixed_batch() > 0 ? data.fixed_batch() : kBatch;
+  const int64_t open = model.WeightBytes() < kLargeModel ? kBatch : 1;
+  const Batches batches = MakeBatches(data, samples, open);
+  const int64_t batch = data.fixed_batch() > 0 ? data.fixed_batch() : open;
   Fisher fisher;
   fisher.answers = output.answers;
   for (const Tap& tap : request.columns) {
