@@ -82,13 +82,16 @@ std::vector<Choice> ChooseByRatio(const std::vector<ModuleOptions>& options, con
     std::vector<Choice> choices = Picked(options, *picked);
     if (savings.together(choices) >= enough) return choices;
   }
-  std::vector<size_t> most;
-  for (const auto& module : menu) most.push_back(module.size() - 1);
-  const double reached = savings.together(Picked(options, most)) / savings.all;
+  std::vector<size_t> strongest;
+  for (const auto& module : menu) strongest.push_back(module.size() - 1);
+  std::vector<Choice> most = Picked(options, strongest);
+  const double reached = savings.together(most);
+  // Together they may save more than each alone, in time.
+  if (reached >= enough) return most;
   throw UserError(
       ErrorCode::kConfig,
       fmt::format("ratio {} cannot be reached: {:.3f} is the most that these units can save", ratio,
-                  std::floor(reached * 1000) / 1000),
+                  std::floor(reached / savings.all * 1000) / 1000),
       "ask for less, allow more units, or smaller multiples");
 }
 
