@@ -66,7 +66,8 @@ TEST_CASE("JSON output is one document") {
       Succeed(work.Compress({"--format", "json", "--calibration-data", work / "calibration.npz"}));
   const json document = json::parse(run.out);
   CHECK(document["output"] == work / "out/model.onnx");
-  CHECK(document["passes"][0]["done"].size() == 2);
+  CHECK(document["passes"][0]["done"].size() == 3);  // two layers, and all weights together
+  CHECK(document["passes"][0]["done"][2]["subject"] == "model");
   CHECK(document["result"]["scores"]["samples_of"] == "audit split");
   CHECK(document["result"]["verification"]["function_bodies"]["mean_cosine"] > 0.999);
 }
