@@ -158,6 +158,10 @@ std::string FindOnnxForm(const FusedNode& fused, OnnxForm& form) {
   if (!Divides(form.counts)) return "its numbers of heads are not known, or do not divide";
   form.width = form.flat ? *q / form.counts.heads : *q;
   form.value_width = form.flat ? *v / form.counts.kv_heads : *v;
+  int64_t merged = 0;
+  if (__builtin_mul_overflow(form.counts.heads, form.value_width, &merged)) {
+    return "its heads do not divide its width";
+  }
   const bool whole = !form.flat || (*q % form.counts.heads == 0 && *v % form.counts.kv_heads == 0);
   return whole && form.width > 0 && form.value_width > 0 ? "" : "its heads do not divide its width";
 }

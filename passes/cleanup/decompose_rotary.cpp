@@ -12,6 +12,7 @@ namespace {
 struct Form {
   size_t positions, cos, sin;
   int64_t rank = 0;  // of the input
+  int64_t size = 0;  // of its last axis
   int64_t width = 0, pairs = 0;
 };
 
@@ -27,6 +28,7 @@ std::string FindForm(const FusedNode& fused, Form& form) {
   }
   if (*pairs <= 0 || *pairs > *last / 2) return "its cosines do not fit its heads";
   form.rank = *rank;
+  form.size = *last;
   form.pairs = *pairs;
   const int64_t heads = node.GetInt("num_heads", 0);
   const int64_t rotated = node.GetInt("rotary_embedding_dim", 0);
@@ -81,9 +83,10 @@ void EmitRotary(const FusedNode& fused, Emitter& emitter) {
     EmitRotation(emitter, x, rotation, true, 0);
     return;
   }
-  Value* heads = emitter.Op("Reshape", {x, emitter.Ints({0, 0, -1, form.width})});
+  const int64_t count = form.size / form.width;
+  Value* heads = emitter.Op("Reshape", {x, emitter.Ints({0, 0, count, form.width})});
   Value* rotated = EmitRotation(emitter, heads, rotation, false);
-  emitter.Output(0, "Reshape", {rotated, emitter.Ints({0, 0, -1})});
+  emitter.Output(0, "Reshape", {rotated, emitter.Ints({0, 0, form.size})});
 }
 
 // Neighbours have an axis of their own, of length 1.
