@@ -166,8 +166,9 @@ TEST_CASE("contrib fused Attention, taken apart: exactly its heads") {
 TEST_CASE("other fused attention, taken apart: heads, groups, query heads in them") {
   const Model multi = FamilyModel("fused attention with rotation");
   CHECK(Lines(FindStructure(multi)) ==
-        Strings{"3 attention heads: wq.1 wk.1 wv.1 b.0 bias.1 wo.0 | Split[0] Split[1] Split[2] "
-                "Reshape[2] Reshape[2] Reshape[2] Reshape[2]",
+        Strings{"3 attention heads: wq.1 wk.1 wv.1 b.0 bias.1 wo.0 | Reshape[2] Reshape[2] "
+                "Reshape[2] Reshape[2] Split[0] Split[1] Split[2] Reshape[2] Reshape[2] "
+                "Reshape[2] Reshape[2]",
                 "block attention: keeps x"});
   for (const char* family : {"fused grouped attention", "ONNX's Attention"}) {
     const Model grouped = FamilyModel(family);
