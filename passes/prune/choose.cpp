@@ -56,10 +56,6 @@ Savings SavingsOf(const std::vector<ModuleOptions>& options, const ProductCosts&
   return savings;
 }
 
-double Loss(const ModuleOptions& module, const PruneOption& option) {
-  return option.measured >= 0 ? option.measured : option.predicted * module.correction;
-}
-
 std::vector<Choice> ChooseByRatio(const std::vector<ModuleOptions>& options, const Savings& savings,
                                   double ratio) {
   std::vector<std::vector<KnapsackOption>> menu;
@@ -67,7 +63,7 @@ std::vector<Choice> ChooseByRatio(const std::vector<ModuleOptions>& options, con
     menu.push_back({{0, 0}});
     double least = 0;  // more removed never costs less
     for (size_t o = 0; o < options[m].options.size(); ++o) {
-      least = std::max(least, Loss(options[m], options[m].options[o]));
+      least = std::max(least, options[m].Expected(options[m].options[o]));
       menu.back().push_back({least, savings.alone[m][o]});
     }
   }

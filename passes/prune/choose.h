@@ -24,9 +24,6 @@ struct Savings {
 
 Savings SavingsOf(const std::vector<ModuleOptions>& options, const ProductCosts& costs);
 
-// What options[i].options[o] predict or measured, in the criterion's unit.
-double Loss(const ModuleOptions& module, const PruneOption& option);
-
 // The mildest choices that save `ratio` of savings.all together. UserError E_CONFIG that names what
 // can be reached if that is less.
 std::vector<Choice> ChooseByRatio(const std::vector<ModuleOptions>& options, const Savings& savings,

@@ -349,7 +349,7 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const Result& resu
               : fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
     const auto option = std::find_if(module.options.begin(), module.options.end(),
                                      [&](const PruneOption& o) { return o.kept == choice->kept; });
-    const double kl = Loss(module, *option);
+    const double kl = module.Expected(*option);
     if (PredictsKl())
       action += kl < 1e-3 ? ", KL below 0.001 alone" : fmt::format(", KL {:.3f} alone", kl);
     stats.Done(node, std::move(action));
