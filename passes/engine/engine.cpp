@@ -19,6 +19,10 @@ Ort::SessionOptions Options(const SessionOptions& options) {
   result.SetInterOpNumThreads(1);
   result.SetExecutionMode(ORT_SEQUENTIAL);
   result.SetGraphOptimizationLevel(options.optimize ? ORT_ENABLE_ALL : ORT_DISABLE_ALL);
+  if (options.lean) {
+    result.DisableCpuMemArena().DisableMemPattern();
+    result.AddConfigEntry("session.disable_prepacking", "1");
+  }
   result.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
   // Waiting threads would take the cores from other work on a shared machine.
   result.AddConfigEntry("session.intra_op.allow_spinning", "0");

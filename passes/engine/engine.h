@@ -22,6 +22,7 @@ struct SessionOptions {
   int threads = 1;                         // intra-op; inter-op is always 1
   std::filesystem::path operator_library;  // registered if not empty
   bool optimize = true;                    // false: ORT_DISABLE_ALL
+  bool lean = false;                       // no packed copies of weights, no memory kept; slower
 };
 
 struct Port {
@@ -41,7 +42,7 @@ struct TimingOptions {
   double max_seconds = 10.0;  // per session, gives up early after 3 runs
 };
 
-// A loaded model. Run is const and may be called from one thread at a time.
+// A loaded model. Run may be called from several threads at a time.
 class Session {
  public:
   // From memory; weights are not copied twice. `model` may be discarded afterwards.

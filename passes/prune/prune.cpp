@@ -127,7 +127,10 @@ class Prune final : public Pass {
     std::optional<Model> removed;
     while (!result.choices.empty() && !removed) {
       result.repair = RepairKind();
-      const Model masked = Repaired(evidence, result.choices, result.repair);
+      Model masked = Repaired(evidence, result.choices, result.repair);
+      if (result.repair != Repair::kNone) {
+        result.biased = PreferLastBiases(evidence, result.choices, masked);
+      }
       removed = RemoveVerified(masked, structure, result.choices, context, stats);
     }
     if (removed) model = std::move(*removed);
@@ -177,7 +180,8 @@ class Prune final : public Pass {
   struct Result {
     std::vector<Choice> choices;
     Repair repair;
-    bool as_chosen = true;  // none was taken back
+    std::vector<const Prunable*> biased;  // left whole blocks a constant: the last bias
+    bool as_chosen = true;                // none was taken back
   };
 
   std::vector<Prunable> Candidates(const Structure& structure, const Context& context,
@@ -343,9 +347,11 @@ void Prune::Report(const std::vector<ModuleOptions>& options, const Result& resu
       continue;
     }
     const Block* block = GoneBlock(*choice);
+    const bool biased = result.repair == Repair::kNone ||
+                        std::count(result.biased.begin(), result.biased.end(), module.prunable) > 0;
     std::string action =
         block ? fmt::format("{} block removed, its output replaced by {}", Name(block->kind),
-                            result.repair == Repair::kNone ? "the last bias" : "its mean")
+                            biased ? "the last bias" : "its mean")
               : fmt::format("{} → {} {}", of.units, choice->kept.size(), Name(of.kind));
     const auto option = std::find_if(module.options.begin(), module.options.end(),
                                      [&](const PruneOption& o) { return o.kept == choice->kept; });

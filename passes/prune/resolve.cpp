@@ -112,4 +112,24 @@ Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repai
   return student;
 }
 
+std::vector<const Prunable*> PreferLastBiases(Evidence& evidence, std::span<const Choice> choices,
+                                              Model& student) {
+  std::vector<const Prunable*> preferred;
+  std::optional<double> least;
+  for (const Choice& choice : choices) {
+    if (!choice.kept.empty()) continue;
+    if (!least) least = evidence.kl().Of(student);
+    Model candidate = student.Clone();
+    for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) {
+      SetRefit(candidate, *choice.prunable, c, ZeroConsumer(*choice.prunable, c, choice.kept));
+    }
+    const double kl = evidence.kl().Of(candidate);
+    if (!(kl < *least)) continue;
+    least = kl;
+    student = std::move(candidate);
+    preferred.push_back(choice.prunable);
+  }
+  return preferred;
+}
+
 }  // namespace sparsefuse

@@ -34,6 +34,12 @@ enum class Repair {
 // the original's. Consumers that met fewer than 4 rows of data an input get α = 0.
 Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair);
 
+// A module that is left without units gives a constant: after repair its mean, which is nearest to
+// what it gave, but not always best for the answers. Where the last bias as it was costs less KL on
+// the select split, it takes the mean's place in `student`. Returns those modules.
+std::vector<const Prunable*> PreferLastBiases(Evidence& evidence, std::span<const Choice> choices,
+                                              Model& student);
+
 }  // namespace sparsefuse
 
 #endif  // SPARSEFUSE_PASSES_PRUNE_RESOLVE_H_

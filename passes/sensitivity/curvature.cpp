@@ -85,8 +85,10 @@ Fisher SweepOnce(const Model& model, const FisherRequest& request, std::span<con
   all[0] << fisher.answers, static_cast<double>(fisher.samples);
   all.insert(all.end(), fisher.masks.begin(), fisher.masks.end());
   all.insert(all.end(), fisher.columns.begin(), fisher.columns.end());
-  all.insert(all.end(), fisher.column_grams.begin(), fisher.column_grams.end());
+  // The largest are lent, not copied.
+  for (MatrixXd& gram : fisher.column_grams) all.push_back(std::move(gram));
   store.Keep(what, all);
+  std::move(all.end() - static_cast<Index>(columns), all.end(), fisher.column_grams.begin());
   return fisher;
 }
 

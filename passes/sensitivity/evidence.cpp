@@ -8,7 +8,7 @@ namespace sparsefuse {
 namespace {
 
 constexpr int64_t kGradientSamples = 128;  // of the fit split, at most
-constexpr double kGroupBytes = 256.0 * (1 << 20);
+constexpr double kGroupBytes = 128.0 * (1 << 20);
 
 Batches FitBatches(const Model& model, std::span<const MatrixView> matrices,
                    const Context& context) {

@@ -37,7 +37,7 @@ class Evidence {
   const Curvature& curvature();
   const SelectKl& kl();
   // Of the X of one of the matrices, on the fit split: centred Gram, not divided by the count.
-  // Valid until the next call: memory holds the moments of one group of inputs, 256 MiB of them or
+  // Valid until the next call: memory holds the moments of one group of inputs, 128 MiB of them or
   // one larger input.
   const RowStatistics& Input(const MatrixView& view);
 

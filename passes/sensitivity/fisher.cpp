@@ -210,7 +210,6 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
   std::string noise;
   Value* seed = SeedValue(swept, output, spread, noise);
   const std::vector<std::string> outputs = AddTaps(swept, output, seed->name(), request, data);
-  const Model tapped = WithOutputs(swept, outputs);
 
   const int64_t open = model.WeightBytes() < kLargeModel ? kBatch : 1;
   const Batches batches = MakeBatches(data, samples, open);
@@ -222,7 +221,7 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
     const int64_t side = tap.length > kMostGramColumns ? 0 : tap.length;
     fisher.column_grams.emplace_back(Eigen::MatrixXd::Zero(side, side));
   }
-  std::vector<std::vector<std::vector<float>>> found(batches.size());  // [batch][output]
+  std::vector<std::vector<Tensor>> found(batches.size());  // [batch][output]
   std::vector<std::vector<float>> rows(request.masks.size());
   for (int64_t draw = 0; draw < draws; ++draw) {
     const uint64_t stream = RandomAt(context.seed, static_cast<uint64_t>(draw));
@@ -234,26 +233,25 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
       noisy[b].emplace_back(
           noise, Noise(output, stream, samples.subspan(static_cast<size_t>(first), count)));
     }
-    const BatchRun run{tapped, noisy, outputs};
+    const BatchRun run{swept, noisy, outputs};
     RunBatches(
         std::span(&run, 1), context,
-        [&](size_t b, std::vector<std::vector<Tensor>> results) {
-          for (const Tensor& result : results[0]) found[b].push_back(result.ToFloats());
-        },
+        [&](size_t b, std::vector<std::vector<Tensor>> results) { found[b] = std::move(results[0]); },
         [&](size_t b) {
           for (size_t i = 0; i < rows.size(); ++i) {
-            rows[i].insert(rows[i].end(), found[b][i].begin(), found[b][i].end());
+            const std::vector<float> values = found[b][i].ToFloats();
+            rows[i].insert(rows[i].end(), values.begin(), values.end());
           }
           size_t place = rows.size();
           for (Eigen::VectorXd& column : fisher.columns) {
-            const float* sums = found[b][place++].data();
-            column += Eigen::Map<const Eigen::VectorXf>(sums, column.size()).cast<double>();
+            const std::vector<float> sums = found[b][place++].ToFloats();
+            column += Eigen::Map<const Eigen::VectorXf>(sums.data(), column.size()).cast<double>();
           }
           for (Eigen::MatrixXd& gram : fisher.column_grams) {
             if (gram.size() == 0) continue;
-            const float* sums = found[b][place++].data();
-            gram +=
-                Eigen::Map<const Eigen::MatrixXf>(sums, gram.rows(), gram.cols()).cast<double>();
+            const std::vector<float> sums = found[b][place++].ToFloats();
+            gram += Eigen::Map<const Eigen::MatrixXf>(sums.data(), gram.rows(), gram.cols())
+                        .cast<double>();
           }
           found[b].clear();
           const int64_t left =

@@ -49,8 +49,10 @@ class Survivors {
       (unit < 0 || kept[static_cast<size_t>(unit)] ? rows_ : gone_).push_back(i);
     }
     if (rows_.empty()) return;
+    inverse_.resize(0, 0);  // before there is a new one: it is large
     const Eigen::LLT<MatrixXd> llt(damped_(rows_, rows_));
-    inverse_ = llt.solve(MatrixXd::Identity(count(), count()));
+    inverse_ = MatrixXd::Identity(count(), count());
+    llt.solveInPlace(inverse_);
     refit_ = weight_(rows_, Eigen::all);
     if (!gone_.empty()) refit_ += llt.solve(damped_(rows_, gone_) * weight_(gone_, Eigen::all));
   }
@@ -102,7 +104,9 @@ class Survivors {
       const MatrixXd solved = llt.solve(inverse_(s, k));
       // Evaluated before they replace what they are made of.
       refit_ = (refit_(k, Eigen::all) - solved.transpose() * refit_(s, Eigen::all)).eval();
-      inverse_ = (inverse_(k, k) - inverse_(k, s) * solved).eval();
+      MatrixXd left = inverse_(k, k);
+      left.noalias() -= inverse_(k, s) * solved;
+      inverse_ = std::move(left);
     }
     Rows left;
     for (const Index i : k) left.push_back(rows_[static_cast<size_t>(i)]);

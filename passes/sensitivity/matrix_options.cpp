@@ -22,7 +22,7 @@ using Eigen::VectorXd;
 constexpr std::array<int64_t, 6> kBits = {8, 6, 5, 4, 3, 2};
 constexpr std::array<double, 3> kRankShares = {0.75, 0.5, 0.25};
 constexpr double kRowsPerInput = 4;
-constexpr double kChunkBytes = 256.0 * (1 << 20);  // of Gram matrices at a time
+constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 
 struct Job {
   MatrixOptions* options;

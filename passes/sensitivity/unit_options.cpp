@@ -20,7 +20,7 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 constexpr int64_t kLevels = 12;
-constexpr double kChunkBytes = 256.0 * (1 << 20);  // of Gram matrices at a time
+constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 constexpr double kDisagreement = 3;
 constexpr double kRowsPerInput = 4;
 // Of a set of units: how much of its loss is the sum of its units', which does not cancel

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "passes/framework/parallel.h"
+#include "passes/statistics/cuts.h"
 
 namespace sparsefuse {
 namespace {
@@ -119,17 +120,18 @@ void RunBatches(std::span<const BatchRun> runs, const Context& context, const Co
   const size_t count = runs.empty() ? 0 : runs[0].batches.size();
   for (const BatchRun& run : runs) SF_CHECK(run.batches.size() == count);
   const size_t threads = std::min(count, static_cast<size_t>(std::max(1, context.threads)));
-  const SessionOptions options{.threads = 1, .operator_library = context.operator_library};
-  std::vector<std::vector<Session>> sessions(threads);  // of each thread, one a run
-  for (std::vector<Session>& own : sessions) {
-    for (const BatchRun& run : runs) own.emplace_back(WithOutputs(run.model, run.outputs), options);
+  const SessionOptions options{
+      .threads = 1, .operator_library = context.operator_library, .lean = true};
+  std::vector<Session> sessions;  // one a run, for all threads: packed weights are held once
+  for (const BatchRun& run : runs) {
+    sessions.emplace_back(LeadingTo(run.model, run.outputs), options);
   }
   for (size_t begin = 0; begin < count; begin += threads) {
     const size_t wave = std::min(threads, count - begin);
     ForEachIndex(static_cast<int>(wave), wave, [&](size_t i) {
       std::vector<std::vector<Tensor>> outputs;
       for (size_t r = 0; r < runs.size(); ++r) {
-        outputs.push_back(sessions[i][r].Run(runs[r].batches[begin + i], runs[r].outputs));
+        outputs.push_back(sessions[r].Run(runs[r].batches[begin + i], runs[r].outputs));
       }
       compute(begin + i, std::move(outputs));
     });

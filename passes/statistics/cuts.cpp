@@ -239,25 +239,30 @@ std::vector<std::string> FindCuts(const Model& model) {
   return names;
 }
 
-Model Segment(const Model& model, std::string_view from, std::string_view to) {
-  Model segment = model.Clone();
-  Graph& graph = segment.graph();
-  const auto find = [&](std::string_view name) {
+Model LeadingTo(const Model& model, std::span<const std::string> values) {
+  Model part = model.Clone();
+  Graph& graph = part.graph();
+  for (Value* output : std::vector<Value*>(graph.outputs())) {
+    if (output->is_graph_output()) graph.RemoveGraphOutput(output);
+  }
+  for (const std::string& name : values) {
     Value* value = graph.FindValue(name);
-    SF_CHECK(value && value->producer(), "\"{}\" is no computed value of the main graph", name);
-    return value;
-  };
-  if (!to.empty()) {
-    for (Value* output : std::vector<Value*>(graph.outputs())) {
-      if (output->is_graph_output()) graph.RemoveGraphOutput(output);
-    }
-    graph.AddGraphOutput(find(to));
+    SF_CHECK(value, "no value \"{}\" in the main graph", name);
+    if (!value->is_graph_output()) graph.AddGraphOutput(value);
   }
-  if (from.empty()) {
-    RemoveUnneeded(graph);
-    return segment;
-  }
-  Value* cut = find(from);
+  RemoveUnneeded(graph);
+  return part;
+}
+
+Model Segment(const Model& model, std::string_view from, std::string_view to) {
+  std::vector<std::string> ends;
+  for (const Value* output : model.graph().outputs()) ends.push_back(output->name());
+  if (!to.empty()) ends = {std::string(to)};
+  Model segment = LeadingTo(model, ends);
+  if (from.empty()) return segment;
+  Graph& graph = segment.graph();
+  Value* cut = graph.FindValue(from);
+  SF_CHECK(cut && cut->producer(), "\"{}\" is no computed value of the main graph", from);
   std::optional<ValueType> type = KnownTypes(model).type(*model.graph().FindValue(from));
   if (!type || type->dtype == DType::kUndefined) {
     throw UserError(ErrorCode::kUnsupported, "ONNX Runtime cannot infer its type")

@@ -4,6 +4,7 @@
 #ifndef SPARSEFUSE_PASSES_STATISTICS_CUTS_H_
 #define SPARSEFUSE_PASSES_STATISTICS_CUTS_H_
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,10 @@ namespace sparsefuse {
 // weights: of several cuts with none in between the last is taken. Graph inputs and outputs are not
 // among them.
 std::vector<std::string> FindCuts(const Model& model);
+
+// The part of `model` that computes `values` of its main graph, which are its outputs. Names stay,
+// weights are shared.
+Model LeadingTo(const Model& model, std::span<const std::string> values);
 
 // The part of `model` from the cut `from` (empty: the graph inputs) to the cut `to` (empty: the
 // graph outputs). Its inputs: `from`, and those graph inputs that side values in it are computed

@@ -5,8 +5,10 @@
 #include <algorithm>
 
 #include "onnx_io/text.h"
+#include "passes/analysis/structure.h"
 #include "passes/engine/engine.h"
 #include "tests/support/catch.h"
+#include "tests/unit/analysis/families.h"
 #include "tests/unit/autodiff/finite_differences.h"
 
 namespace sparsefuse {
@@ -121,6 +123,26 @@ agraph (float[2,2,2] x, float[2] g) => (float[2,2,2] y) {
   const Gradients gradients = AddGradients(model, tensors, seeds);
   REQUIRE(gradients.barriers.size() == 1);
   CHECK(gradients.barriers[0].reason == "it is fused: run decompose first");
+}
+
+TEST_CASE("gradients pass everything that decompose has taken apart") {
+  for (const test::Family& family : test::Families()) {
+    if (!family.fused) continue;
+    INFO(family.name);
+    Model model = test::FamilyModel(family.name);
+    Names tensors;
+    for (const Module& module : FindStructure(model).modules) {
+      for (const ModuleRead& read : module.reads) {
+        tensors.push_back(read.node->input(read.input)->name());
+      }
+    }
+    REQUIRE(!tensors.empty());
+    const std::vector<Seed> seeds = {{"y", ""}};
+    const Gradients gradients = AddGradients(model, tensors, seeds);
+    CHECK(gradients.barriers.empty());
+    CHECK(gradients.unrelated.empty());
+    Session(WithOutputs(model, gradients.values), {});
+  }
 }
 
 TEST_CASE("a gradient at a second output is not dropped") {
