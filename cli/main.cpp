@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/signals.h"
+#include "cli/system.h"
 #include "onnx_io/error.h"
 
 namespace sparsefuse {
@@ -41,6 +42,7 @@ int Main(int argc, const char* const* argv) {
   try {
     OpenStandardStreams();
     InstallSignalHandlers();
+    GiveFreedMemoryBack();
     const Command command = ParseCommandLine(argc, argv);
     std::visit(
         [](const auto& options) {

@@ -1,5 +1,6 @@
 #include "cli/system.h"
 
+#include <malloc.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -28,6 +29,12 @@ int ThreadCount(std::optional<int64_t> wanted) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+void GiveFreedMemoryBack() {
+#ifdef M_MMAP_THRESHOLD
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 }
 
 std::filesystem::path CacheFolder() {

@@ -17,6 +17,10 @@ std::string CpuText();      // "avx2 fma f16c"
 // `wanted`, or one for each core that this process may use.
 int ThreadCount(std::optional<int64_t> wanted);
 
+// From here on freed blocks of a mebibyte and more go back to the system at once. glibc would let
+// the bound grow to 32 MiB, and keep freed tensors between small blocks that live longer.
+void GiveFreedMemoryBack();
+
 // $XDG_CACHE_HOME/sparsefuse or ~/.cache/sparsefuse, which may not exist; empty where the
 // environment has neither.
 std::filesystem::path CacheFolder();

@@ -236,7 +236,9 @@ Fisher CollectFisher(const Model& model, const FisherRequest& request, const Con
     const BatchRun run{swept, noisy, outputs};
     RunBatches(
         std::span(&run, 1), context,
-        [&](size_t b, std::vector<std::vector<Tensor>> results) { found[b] = std::move(results[0]); },
+        [&](size_t b, std::vector<std::vector<Tensor>> results) {
+          found[b] = std::move(results[0]);
+        },
         [&](size_t b) {
           for (size_t i = 0; i < rows.size(); ++i) {
             const std::vector<float> values = found[b][i].ToFloats();

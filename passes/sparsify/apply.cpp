@@ -19,8 +19,6 @@ double GramBytes(const MatrixView& view) {
   return 8.0 * static_cast<double>(view.inputs * view.inputs);
 }
 
-bool IsWide(Pattern pattern) { return pattern == Pattern::kBlock || pattern == Pattern::kBlock64; }
-
 Model SolveInSequence(const Model& model, std::span<const SparseLayer> layers,
                       std::span<const double> shares, const SparsifySettings& settings,
                       const Context& context) {
@@ -83,8 +81,10 @@ SolvedLayer LayerProblem::Solve(double share, const SparsifySettings& settings) 
     Swept dropped = DropLeast(original, x, task);
     return {std::move(dropped.weight), bias, std::move(dropped.zeros)};
   }
-  Swept swept = Sweep(dense, factor, task);
-  if (IsWide(settings.pattern.pattern)) {
+  const bool wide = IsWide(settings.pattern.pattern);
+  Swept swept = wide && settings.choice == BlockChoice::kSize ? DropLeast(dense, squares, task)
+                                                              : Sweep(dense, factor, task);
+  if (wide) {
     swept.weight = RefitGiven(original, gram, target, swept.zeros, settings.pattern.pattern);
   }
   SolvedLayer solved{std::move(swept.weight), bias, std::move(swept.zeros)};

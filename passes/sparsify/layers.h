@@ -22,9 +22,14 @@ enum class Method {
   kMagnitude,  // |w|, no update
 };
 
+// How kSparseGpt chooses blocks; what stays is solved anew either way. The sweep's choice is the
+// better one for the rows that it saw, but compensates more, which other rows may not bear out.
+enum class BlockChoice { kSweep, kSize };
+
 struct SparsifySettings {
   ZeroPattern pattern;
   Method method = Method::kSparseGpt;
+  BlockChoice choice = BlockChoice::kSweep;  // patterns of blocks
   double sparsity = 0.5;
   bool by_loss = true;          // shares; else the same in every layer
   std::vector<std::string> of;  // patterns of node names; empty: all but the first and last layers

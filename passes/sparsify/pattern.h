@@ -18,6 +18,11 @@ enum class Pattern {
 // Which weights compete for the zeros when they may stand anywhere.
 enum class Scope { kLayer, kOutput };
 
+// Of blocks, so that many outputs have the same zeros.
+inline bool IsWide(Pattern pattern) {
+  return pattern == Pattern::kBlock || pattern == Pattern::kBlock64;
+}
+
 struct ZeroPattern {
   Pattern pattern = Pattern::kBlock;
   Scope scope = Scope::kLayer;  // kUnstructured

@@ -51,6 +51,7 @@ struct Outcome {
   std::optional<Model> model;
   std::vector<double> shares;
   bool by_loss = false;
+  BlockChoice choice = BlockChoice::kSweep;
   Repair repair = Repair::kRefit;
   double kl = 0;  // on the select split
 };
@@ -61,6 +62,27 @@ void Take(Outcome& best, Model model, Outcome other, const SelectKl& kl) {
   if (best.model && !(other.kl < best.kl)) return;
   other.model = std::move(model);
   best = std::move(other);
+}
+
+// On the original's inputs: the same share everywhere by either choice, then shares by loss.
+Outcome ChooseZeros(const Model& original, const std::vector<SparseLayer>& layers,
+                    SparsifySettings settings, const SelectKl& kl, const Context& context) {
+  Outcome best;
+  const auto attempt = [&](bool by_loss) {
+    Outcome other{.shares = DistributeShares(layers, settings, by_loss),
+                  .by_loss = by_loss,
+                  .choice = settings.choice};
+    Model model = ApplyZeros(original, layers, other.shares, settings, Repair::kRefit, context);
+    Take(best, std::move(model), std::move(other), kl);
+  };
+  attempt(false);
+  if (settings.method == Method::kSparseGpt && IsWide(settings.pattern.pattern)) {
+    settings.choice = BlockChoice::kSize;
+    attempt(false);
+    settings.choice = best.choice;
+  }
+  if (settings.by_loss) attempt(true);
+  return best;
 }
 
 class Sparsify final : public Pass {
@@ -85,29 +107,26 @@ class Sparsify final : public Pass {
   }
 
   PassStats Run(Model& model, Context& context) override {
-    const SparsifySettings settings = Settings();
+    SparsifySettings settings = Settings();
     PassStats stats;
-    const bool blocks = settings.pattern.pattern == Pattern::kBlock ||
-                        settings.pattern.pattern == Pattern::kBlock64;
-    const Model original = params_.Bool("permute") && blocks
+    const Model original = params_.Bool("permute") && IsWide(settings.pattern.pattern)
                                ? GatherUnits(model, settings.sparsity, context, stats)
                                : model.Clone();
     std::vector<SparseLayer> layers = FindSparseLayers(original, settings, context);
     MeasureLayers(original, layers, settings, context);
     RequireLayers(layers);
     const SelectKl kl(original, context);
-    Outcome best;
-    for (const bool by_loss : {false, true}) {
-      if (by_loss && !settings.by_loss) continue;
-      std::vector<double> shares = DistributeShares(layers, settings, by_loss);
-      Take(best, ApplyZeros(original, layers, shares, settings, Repair::kRefit, context),
-           {.shares = shares, .by_loss = by_loss}, kl);
-    }
+    Outcome best = ChooseZeros(original, layers, settings, kl, context);
     // As with prune: layers solved in sequence come near the original's one by one, but what counts
     // is the last one's answer.
     if (params_.String("repair") == "sequence" && settings.method == Method::kSparseGpt) {
+      settings.choice = best.choice;
+      Outcome sequence{.shares = best.shares,
+                       .by_loss = best.by_loss,
+                       .choice = best.choice,
+                       .repair = Repair::kSequence};
       Take(best, ApplyZeros(original, layers, best.shares, settings, Repair::kSequence, context),
-           {.shares = best.shares, .by_loss = best.by_loss, .repair = Repair::kSequence}, kl);
+           std::move(sequence), kl);
     }
     Report(*best.model, layers, settings, best, stats);
     if (stats.changed) model = std::move(*best.model);
@@ -200,6 +219,10 @@ void Sparsify::Report(const Model& model, const std::vector<SparseLayer>& layers
   std::string made =
       outcome.by_loss ? ", shares by predicted loss" : ", the same share in every layer";
   if (settings.method == Method::kSparseGpt) {
+    if (IsWide(settings.pattern.pattern)) {
+      made +=
+          outcome.choice == BlockChoice::kSweep ? ", chosen by the sweep" : ", chosen by |w|·‖x‖";
+    }
     made += outcome.repair == Repair::kSequence ? ", the rest solved layer after layer"
                                                 : ", the rest was refitted";
   }

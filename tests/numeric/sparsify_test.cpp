@@ -16,13 +16,13 @@ namespace {
 
 class Demo {
  public:
-  Demo()
+  explicit Demo(int64_t samples)
       : folder_(test::SourceDir() / "configs/demo"),
         model_(ReadModel(folder_ / "model.onnx")),
         data_(Dataset::Load(folder_ / "calibration.npz", model_)) {
     context_.teacher = &model_;
     context_.calibration = &data_;
-    context_.splits = MakeSplits(data_.size(), 0, 60);
+    context_.splits = MakeSplits(data_.size(), 0, samples);
     Apply("raise-opset", nlohmann::json::object(), model_);
     Apply("remove-dead", nlohmann::json::object(), model_);
   }
@@ -77,7 +77,7 @@ const nlohmann::json kSome = {"node_MatMul_47", "node_MatMul_5*", "node_MatMul_6
                               "node_MatMul_101", "node_MatMul_103"};
 
 TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
-  Demo demo;
+  Demo demo(40);
   const auto sparse = [&](const char* method) {
     return demo.Sparse({{"sparsity", 0.5},
                         {"of", kSome},
@@ -92,7 +92,7 @@ TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
 }
 
 TEST_CASE("zeros are the same bytes with one thread and two, in any order of units") {
-  Demo demo;
+  Demo demo(12);
   const nlohmann::json settings = {
       {"sparsity", 0.3}, {"of", {"node_MatMul_5*"}}, {"permute", true}};
   CHECK(ModelSnapshot(demo.Sparse(settings, 1)) == ModelSnapshot(demo.Sparse(settings, 2)));
