@@ -122,16 +122,20 @@ void RunBatches(std::span<const BatchRun> runs, const Context& context, const Co
   const size_t threads = std::min(count, static_cast<size_t>(std::max(1, context.threads)));
   const SessionOptions options{
       .threads = 1, .operator_library = context.operator_library, .lean = true};
-  std::vector<Session> sessions;  // one a run, for all threads: packed weights are held once
+  // One a run, for all threads; none where nothing is wanted.
+  std::vector<std::optional<Session>> sessions;
   for (const BatchRun& run : runs) {
-    sessions.emplace_back(LeadingTo(run.model, run.outputs), options);
+    sessions.emplace_back();
+    if (!run.outputs.empty()) sessions.back().emplace(LeadingTo(run.model, run.outputs), options);
   }
   for (size_t begin = 0; begin < count; begin += threads) {
     const size_t wave = std::min(threads, count - begin);
     ForEachIndex(static_cast<int>(wave), wave, [&](size_t i) {
       std::vector<std::vector<Tensor>> outputs;
       for (size_t r = 0; r < runs.size(); ++r) {
-        outputs.push_back(sessions[r].Run(runs[r].batches[begin + i], runs[r].outputs));
+        outputs.emplace_back();
+        if (!sessions[r]) continue;
+        outputs.back() = sessions[r]->Run(runs[r].batches[begin + i], runs[r].outputs);
       }
       compute(begin + i, std::move(outputs));
     });
