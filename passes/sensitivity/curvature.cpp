@@ -58,7 +58,7 @@ FisherRequest Request(const Model& model, const std::string& output,
 
 std::string Describe(const FisherRequest& request, size_t samples, uint64_t seed) {
   std::string text =
-      fmt::format("gradients 3: {} samples, {} draws, seed {}", samples, kDraws, seed);
+      fmt::format("gradients 4: {} samples, {} draws, seed {}", samples, kDraws, seed);
   for (const Tap& tap : request.masks) text += fmt::format("\nmask {}", tap.tensor);
   for (const Tap& tap : request.columns) text += fmt::format("\ncolumns {}", tap.tensor);
   return text;

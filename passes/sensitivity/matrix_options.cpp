@@ -73,7 +73,7 @@ double Correction(const std::vector<MatrixOption>& options, MatrixOption::Kind k
 // --- kept on disk --------------------------------------------------------------------------------
 
 std::string StoredName(const MatrixOptions& options, uint64_t seed) {
-  return fmt::format("matrix options 3: {} seed {}", options.matrix->output->name(), seed);
+  return fmt::format("matrix options 4: {} seed {}", options.matrix->output->name(), seed);
 }
 
 bool Restore(StatisticsStore& store, uint64_t seed, MatrixOptions& options) {

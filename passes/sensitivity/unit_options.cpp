@@ -144,7 +144,7 @@ void Calibrate(const std::function<double(const PruneOption&)>& measure, ModuleO
 // --- kept on disk --------------------------------------------------------------------------------
 
 std::string StoredName(const Prunable& prunable, uint64_t seed) {
-  std::string name = fmt::format("unit options 3: {} seed {}", prunable.name, seed);
+  std::string name = fmt::format("unit options 4: {} seed {}", prunable.name, seed);
   for (const Consumer& consumer : prunable.consumers) {
     name += " " + consumer.matrix.output->name();
   }

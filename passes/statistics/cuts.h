@@ -21,8 +21,8 @@ namespace sparsefuse {
 // among them.
 std::vector<std::string> FindCuts(const Model& model);
 
-// The part of `model` that computes `values` of its main graph, which are its outputs. Names stay,
-// weights are shared.
+// The part of `model` that computes `values`, any of its main graph, which become its outputs, in
+// that order. Names stay, weights are shared.
 Model LeadingTo(const Model& model, std::span<const std::string> values);
 
 // The part of `model` from the cut `from` (empty: the graph inputs) to the cut `to` (empty: the

@@ -46,7 +46,8 @@ def points():
 def sparsify(args, path, folder, settings, out):
     config = out.with_suffix(".json")
     config.write_text(json.dumps({"passes": [*CLEANUP, {"type": "sparsify", **settings}],
-                                  "threads": args.threads, "measure": False, "verification": {"min_cosine": -1}}))
+                                  "threads": args.threads, "measure": False,
+                                  "verification": {"min_cosine": -1}}))
     start = time.perf_counter()
     result = subprocess.run(
         [args.tool, "compress", "-m", path, "-o", out, "-c", config, "--calibration-data",
