@@ -166,6 +166,16 @@ TEST_CASE("without swaps: the cheapest unit by brute force goes first") {
   CHECK(levels.at(0).kept == expected);
 }
 
+TEST_CASE("without swaps: updated one unit after the other, as solved anew after each") {
+  const Problem problem = MakeProblem(12, 2, 1, 4, 5);
+  const std::vector<int64_t> each = {11, 10, 9, 8, 7, 6, 5, 4}, last = {4};
+  const auto build = [&](const std::vector<int64_t>& counts) {
+    return BuildObsLevels(std::span(&problem.consumer, 1), 12, counts,
+                          {.batch = 1, .swap_rounds = 0});
+  };
+  CHECK(build(last).back().kept == build(each).back().kept);  // a level ends with a fresh solution
+}
+
 TEST_CASE("two consumers: their errors add up") {
   const Problem a = MakeProblem(8, 1, 0, 5, 21), b = MakeProblem(8, 3, 2, 4, 22);
   const std::vector<ObsConsumer> both = {a.consumer, b.consumer};
