@@ -1,0 +1,140 @@
+// What the kernels of this folder share on the device: copies, products, decoding, the last step.
+
+#ifndef SPARSEFUSE_KERNELS_CUDA_DEVICE_CUH_
+#define SPARSEFUSE_KERNELS_CUDA_DEVICE_CUH_
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/job.h"
+
+namespace sparsefuse::cuda {
+
+inline constexpr int kWarp = 32;
+
+// --- Copies from global to shared memory ----------------------------------------------------------
+
+// Read once: not worth a place in the first-level cache.
+__device__ inline void CopyAsync16(void* shared, const void* global) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global)
+               : "memory");
+}
+__device__ inline void CopyAsync4(void* shared, const void* global) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(global) : "memory");
+}
+// Copies 16 bytes, or none and writes zeros.
+__device__ inline void CopyAsync16OrZero(void* shared, const void* global, bool copy) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global),
+               "r"(copy ? 16 : 0)
+               : "memory");
+}
+__device__ inline void CopyAsync4OrZero(void* shared, const void* global, bool copy) {
+  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global),
+               "r"(copy ? 4 : 0)
+               : "memory");
+}
+__device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ inline void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// --- Launches that overlap ------------------------------------------------------------------------
+
+__device__ inline void LetNextLaunchStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Until all that earlier launches wrote can be read.
+__device__ inline void WaitForEarlierLaunch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// --- Products -------------------------------------------------------------------------------------
+
+// sum[16 outputs × 8 rows] += a[16 × 32 inputs] · b[32 × 8], 8-bit integers, exact.
+__device__ inline void MultiplyAdd(int32_t (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                   uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// The same over a group's 64 inputs: `upper` are outputs g, `lower` outputs g + 8 of the 16
+// (g = lane / 4), b row g of the activations, each quads 4t … 4t + 3 (t = lane mod 4).
+__device__ inline void MultiplyAddGroup(int32_t (&sum)[4], const uint4& upper, const uint4& lower,
+                                        const uint4& b) {
+  MultiplyAdd(sum, upper.x, lower.x, upper.y, lower.y, b.x, b.y);
+  MultiplyAdd(sum, upper.z, lower.z, upper.w, lower.w, b.z, b.w);
+}
+
+// --- Four weights a word --------------------------------------------------------------------------
+// Nibbles of outputs r (low) and r + 16 (high) lie in one byte.
+
+__device__ inline uint32_t LowNibbles16(uint32_t w) { return w << 4 & 0xf0f0f0f0u; }  // 16·n
+__device__ inline uint32_t HighNibbles16(uint32_t w) { return w & 0xf0f0f0f0u; }
+
+// Nested1: 16·h + l, l unsigned.
+__device__ inline uint32_t LowNested1(uint32_t h, uint32_t l) {
+  return (h << 4 & 0xf0f0f0f0u) | (l & 0x0f0f0f0fu);
+}
+__device__ inline uint32_t HighNested1(uint32_t h, uint32_t l) {
+  return (h & 0xf0f0f0f0u) | (l >> 4 & 0x0f0f0f0fu);
+}
+// Nested4: 4·h + l, both signed, from nibbles + 8 each: 0 … 75, less 40.
+__device__ inline uint32_t Nested4(uint32_t h, uint32_t l) {
+  const uint32_t high = (h ^ 0x88888888u) & 0x0f0f0f0fu, low = (l ^ 0x88888888u) & 0x0f0f0f0fu;
+  return (4 * high + low + 0x58585858u) ^ 0x80808080u;
+}
+
+template <typename Decode>
+__device__ inline uint4 ForWords(const uint4& a, Decode decode) {
+  return {decode(a.x), decode(a.y), decode(a.z), decode(a.w)};
+}
+template <typename Decode>
+__device__ inline uint4 ForWords(const uint4& a, const uint4& b, Decode decode) {
+  return {decode(a.x, b.x), decode(a.y, b.y), decode(a.z, b.z), decode(a.w, b.w)};
+}
+
+// --- The last step --------------------------------------------------------------------------------
+
+__device__ inline float ActivateOnDevice(Activation activation, float v) {
+  switch (activation) {
+    case Activation::kRelu:
+      return v > 0 || v != v ? v : 0.0f;
+    case Activation::kGelu:
+      return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f));
+    case Activation::kGeluTanh:
+      return 0.5f * v * (1.0f + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+    case Activation::kSilu:
+      return v / (1.0f + expf(-v));
+    default:
+      return v;
+  }
+}
+
+// sum: Σ_g scale·t of one output and row.
+__device__ inline void WriteOutput(const Job& job, int64_t row, int64_t output, float sum) {
+  const float v =
+      ActivateOnDevice(job.activation, job.row_scale[row] * sum + job.bias[output]);
+  const int64_t at = row * job.outputs + output;
+  if (job.half) {
+    static_cast<__half*>(job.y)[at] = __float2half_rn(v);
+  } else {
+    static_cast<float*>(job.y)[at] = v;
+  }
+}
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_KERNELS_CUDA_DEVICE_CUH_

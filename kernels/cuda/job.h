@@ -1,0 +1,52 @@
+// One run of a prepared layer, as its kernels see it.
+
+#ifndef SPARSEFUSE_KERNELS_CUDA_JOB_H_
+#define SPARSEFUSE_KERNELS_CUDA_JOB_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/linear.h"
+
+namespace sparsefuse::cuda {
+
+struct Job {
+  const uint8_t* weight;
+  int64_t plane_bytes;
+  const uint16_t* quad;  // null: dense
+  const float *scale, *bias;
+  const Worker* worker;
+  const int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  int64_t outputs;
+  int32_t panels, groups_per_panel;  // the latter of a dense layer
+  int32_t groups_per_scale;          // that share a row of scales; 0: all of a panel
+
+  const int8_t* codes;  // [rows, codes_stride]: q, then zeros
+  int64_t codes_stride;
+  const float* row_scale;  // [rows]: s
+  const int32_t* easy;     // [rows]: not 0 for rows that are read in 4 bits; null: none is
+  int32_t* arrived;        // [panels], 0 before and after
+  int32_t* slot;           // [slots, …]
+  int64_t rows;
+  void* y;
+  bool half;
+  Activation activation;
+};
+
+struct Launch {
+  Encoding encoding;
+  bool gathers;  // groups hold any quads; else 64 neighbours
+  int32_t workers, shared_panels, multiprocessors;
+  bool overlaps;  // starts while the launch before it still runs
+  cudaStream_t stream;
+};
+
+// rows ≤ kDecodeRows.
+cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
+// Any number of rows; reads in 8 bits only.
+cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept;
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_KERNELS_CUDA_JOB_H_

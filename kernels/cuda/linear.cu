@@ -1,0 +1,218 @@
+#include "kernels/cuda/linear.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/job.h"
+#include "kernels/cuda/quantize.h"
+
+namespace sparsefuse::cuda {
+namespace {
+
+constexpr int64_t kSlotWords = 16 * 32;  // of 16 rows × 32 outputs
+
+// 2^(i/16), rounded to float, as pack.cpp has it.
+__constant__ float kRoots[16] = {
+    0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f,  0x1.3dea64p+0f,
+    0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+    0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
+
+__global__ void DecodeScalesKernel(const uint8_t* code, float base, int64_t count, float* scale) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  scale[i] = base * kRoots[code[i] & 15] * static_cast<float>(1 << (code[i] >> 4));
+}
+
+size_t Align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// Hands out aligned parts of a buffer; with a null buffer it only counts.
+class Parts {
+ public:
+  explicit Parts(std::byte* buffer) : buffer_(buffer) {}
+  template <typename T>
+  T* Take(int64_t count) {
+    std::byte* part = buffer_ ? buffer_ + bytes_ : nullptr;
+    bytes_ += Align(static_cast<size_t>(count) * sizeof(T));
+    return reinterpret_cast<T*>(part);
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* buffer_;
+  size_t bytes_ = 0;
+};
+
+struct PreparedParts {
+  Worker* worker;
+  int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  float* scale;
+};
+PreparedParts TakePrepared(const Plan& plan, Parts& parts) {
+  const auto panels = static_cast<int64_t>(plan.unit_ptr.size());
+  return {parts.Take<Worker>(plan.workers + 1),
+          parts.Take<int32_t>(panels),
+          parts.Take<int32_t>(panels),
+          parts.Take<int32_t>(panels),
+          parts.Take<int32_t>(panels),
+          parts.Take<int32_t>(static_cast<int64_t>(plan.tile_order.size())),
+          parts.Take<float>(int64_t{plan.scale_ptr.back()} * kPanelOutputs)};
+}
+
+struct WorkParts {
+  int8_t* codes;
+  float* row_scale;
+  int32_t *easy, *arrived, *slot;
+};
+int64_t CodesStride(const LinearShape& shape) {
+  return (GroupsPerPanel(shape.inputs) + 1) * kGroupInputs;
+}
+WorkParts TakeWork(const Layer& layer, int64_t rows, Parts& parts) {
+  return {parts.Take<int8_t>(rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
+          parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels),
+          parts.Take<int32_t>(layer.slots * kSlotWords)};
+}
+
+template <typename T>
+cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
+  return cudaMemcpyAsync(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, stream);
+}
+
+#define SPARSEFUSE_RETURN_IF_CUDA_ERROR(expression)              \
+  if (const cudaError_t error = (expression); error != cudaSuccess) return error
+
+}  // namespace
+
+int32_t DecodeWarpsPerMultiprocessor() noexcept;
+
+cudaError_t SuggestWorkers(int32_t* workers) noexcept {
+  int device = 0, count = 0;
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  *workers = count * DecodeWarpsPerMultiprocessor();
+  return cudaSuccess;
+}
+
+size_t PreparedBytes(const Plan& plan) noexcept {
+  Parts parts(nullptr);
+  TakePrepared(plan, parts);
+  return parts.bytes();
+}
+
+cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
+                    cudaStream_t stream, Layer* layer) noexcept {
+  Parts parts(prepared);
+  const PreparedParts to = TakePrepared(plan, parts);
+  int device = 0, multiprocessors = 0, major = 0;
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.worker, to.worker, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.unit_ptr, to.unit_ptr, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.group_ptr, to.group_ptr, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.slot_ptr, to.slot_ptr, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.scale_ptr, to.scale_ptr, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.tile_order, to.tile_order, stream));
+  const int64_t scales = int64_t{plan.scale_ptr.back()} * kPanelOutputs;
+  constexpr unsigned kThreads = 256;
+  if (scales > 0) {
+    DecodeScalesKernel<<<static_cast<unsigned>((scales + kThreads - 1) / kThreads), kThreads, 0,
+                         stream>>>(weights.scale_code, weights.scale_base, scales, to.scale);
+  }
+  const int64_t groups = plan.group_ptr.back();
+  *layer = {.weights = weights,
+            .panels = weights.shape.panels(),
+            .groups = groups,
+            .scale_rows = plan.scale_ptr.back(),
+            .plane_bytes = groups * PlaneBytes(weights.shape.encoding),
+            .workers = plan.workers,
+            .slots = plan.slots,
+            .shared_panels = plan.shared_panels,
+            .runs = plan.runs,
+            .multiprocessors = multiprocessors,
+            .overlaps_launches = major >= 9,
+            .worker = to.worker,
+            .unit_ptr = to.unit_ptr,
+            .group_ptr = to.group_ptr,
+            .slot_ptr = to.slot_ptr,
+            .scale_ptr = to.scale_ptr,
+            .tile_order = to.tile_order,
+            .scale = to.scale};
+  return cudaGetLastError();
+}
+
+size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept {
+  Parts parts(nullptr);
+  TakeWork(layer, rows, parts);
+  return parts.bytes();
+}
+
+cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noexcept {
+  if (run.rows == 0) return cudaSuccess;
+  const LinearWeights& weights = layer.weights;
+  const LinearShape& shape = weights.shape;
+  Parts parts(run.workspace);
+  const WorkParts work = TakeWork(layer, run.rows, parts);
+  const bool gated = weights.gate && (run.gate == GateMode::kAlways ||
+                                      (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
+                                                  .half = run.half,
+                                                  .smooth = weights.smooth,
+                                                  .gate = weights.gate,
+                                                  .inputs = shape.inputs,
+                                                  .codes = work.codes,
+                                                  .codes_stride = CodesStride(shape),
+                                                  .row_scale = work.row_scale,
+                                                  .easy = gated ? work.easy : nullptr,
+                                                  .easy_rows = run.easy_rows,
+                                                  .counter = work.arrived,
+                                                  .counters = layer.panels},
+                                                 run.rows, stream));
+  Job job{.weight = reinterpret_cast<const uint8_t*>(weights.weight),
+          .plane_bytes = layer.plane_bytes,
+          .quad = shape.sparse ? weights.blocks.quad : nullptr,
+          .scale = layer.scale,
+          .bias = weights.bias,
+          .worker = layer.worker,
+          .unit_ptr = layer.unit_ptr,
+          .group_ptr = layer.group_ptr,
+          .slot_ptr = layer.slot_ptr,
+          .scale_ptr = layer.scale_ptr,
+          .tile_order = layer.tile_order,
+          .outputs = shape.outputs,
+          .panels = static_cast<int32_t>(layer.panels),
+          .groups_per_panel = static_cast<int32_t>(GroupsPerPanel(shape.inputs)),
+          .groups_per_scale = static_cast<int32_t>(shape.scale_groups),
+          .codes = work.codes,
+          .codes_stride = CodesStride(shape),
+          .row_scale = work.row_scale,
+          .easy = gated ? work.easy : nullptr,
+          .arrived = work.arrived,
+          .slot = work.slot,
+          .rows = run.rows,
+          .y = run.y,
+          .half = run.half,
+          .activation = run.activation};
+  Launch launch{.encoding = shape.encoding,
+                .gathers = shape.sparse && !layer.runs,
+                .workers = layer.workers,
+                .shared_panels = layer.shared_panels,
+                .multiprocessors = layer.multiprocessors,
+                .overlaps = layer.overlaps_launches,
+                .stream = stream};
+  if (run.rows > kDecodeRows && !gated) return LaunchPrefill(job, launch);
+  for (int64_t row = 0; row < run.rows; row += kDecodeRows) {
+    job.rows = std::min(kDecodeRows, run.rows - row);
+    SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchDecode(job, launch));
+    launch.overlaps = false;  // it shares slots with the launch before
+    job.codes += kDecodeRows * job.codes_stride;
+    job.row_scale += kDecodeRows;
+    if (job.easy) job.easy += kDecodeRows;
+    job.y = static_cast<std::byte*>(job.y) +
+            static_cast<size_t>(kDecodeRows * job.outputs) * (job.half ? 2 : 4);
+  }
+  return cudaSuccess;
+}
+
+}  // namespace sparsefuse::cuda

@@ -1,0 +1,69 @@
+// The linear layers of kernels/linear/linear.h on NVIDIA GPUs from compute capability 8.0 on: the
+// same weights, as they lie in the file, and the same meaning. The integer sums are the CPU's; floats
+// keep the bound of linear.h. Results do not depend on timing; they may differ in the last bits
+// between plans where a panel has several rows of scales.
+//
+// Weights in layout 1 need no other order here: in a group, the 16 bytes that a thread of a warp
+// loads from an output's row are quads 4t … 4t + 3 (t = lane mod 4), which serve as the four registers
+// that mma.m16n8k32 wants of this thread in two steps, if the activations are read with the same
+// exchange of inputs. So a group is loaded by four (int8) or two (4 bits) fully coalesced loads.
+//
+// No allocation, no synchronisation, no read-back: a stream that runs a layer can be captured.
+
+#ifndef SPARSEFUSE_KERNELS_CUDA_LINEAR_H_
+#define SPARSEFUSE_KERNELS_CUDA_LINEAR_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/plan.h"
+#include "kernels/linear/linear.h"
+
+namespace sparsefuse::cuda {
+
+inline constexpr int64_t kDecodeRows = 16;  // more are worked on as tiles of a matrix product
+inline constexpr size_t kAlignment = 256;   // of `prepared` and `workspace`
+
+// A prepared layer. The arrays behind `weights` are in device memory; weight aligned to 16 bytes.
+struct Layer {
+  LinearWeights weights;
+  int64_t panels, groups, scale_rows, plane_bytes;
+  int32_t workers, slots, shared_panels;
+  bool runs;
+  int32_t multiprocessors;
+  bool overlaps_launches;  // compute capability 9.0 or more
+  // Device memory, inside `prepared`:
+  const Worker* worker;
+  const int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  const float* scale;  // [scale_rows, 32]
+};
+
+struct Run {
+  int64_t rows;        // M ≥ 0
+  const void* x;       // [M, K], float or float16
+  void* y;             // [M, N], the same type
+  bool half = false;
+  Activation activation = Activation::kNone;
+  GateMode gate = GateMode::kOff;
+  unsigned long long* easy_rows = nullptr;  // device memory; rows read in 4 bits are added to it
+  std::byte* workspace;                     // device memory, WorkspaceBytes(layer, M)
+};
+
+// Slices of work that suit the current device.
+cudaError_t SuggestWorkers(int32_t* workers) noexcept;
+
+size_t PreparedBytes(const Plan& plan) noexcept;
+
+// Copies the plan and decodes the scales, on `stream`. The plan must live until the stream is there.
+cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
+                    cudaStream_t stream, Layer* layer) noexcept;
+
+size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept;
+
+cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noexcept;
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_KERNELS_CUDA_LINEAR_H_

@@ -1,0 +1,103 @@
+#include "kernels/cuda/plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace sparsefuse::cuda {
+namespace {
+
+// Every group holds 64 neighbours that start at a multiple of 64; those beyond the inputs are padding.
+bool AreRuns(const LinearShape& shape, const BlockIndex& blocks) {
+  const int64_t padding = QuadCount(shape.inputs);
+  const int64_t slots = blocks.group_ptr[shape.panels()] * kGroupQuads;
+  for (int64_t i = 0; i < slots; ++i) {
+    const int64_t first = blocks.quad[i / kGroupQuads * kGroupQuads];
+    if (first % kGroupQuads != 0) return false;
+    if (blocks.quad[i] != std::min(first + i % kGroupQuads, padding)) return false;
+  }
+  return true;
+}
+
+// Each `count` neighbouring panels store the same inputs.
+bool ShareInputs(const LinearShape& shape, const BlockIndex& blocks, int64_t count) {
+  const int32_t* ptr = blocks.group_ptr;
+  for (int64_t p = 0; p < shape.panels(); ++p) {
+    const int64_t first = p / count * count;
+    const int64_t groups = ptr[first + 1] - ptr[first];
+    if (ptr[p + 1] - ptr[p] != groups) return false;
+    const uint16_t* quad = blocks.quad + ptr[first] * kGroupQuads;
+    if (!std::equal(quad, quad + groups * kGroupQuads, blocks.quad + ptr[p] * kGroupQuads)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers) {
+  const int64_t panels = shape.panels();
+  Plan plan;
+  plan.unit_ptr.push_back(0);
+  plan.group_ptr.push_back(0);
+  plan.scale_ptr.push_back(0);
+  for (int64_t p = 0; p < panels; ++p) {
+    const auto groups = static_cast<int32_t>(
+        shape.sparse ? blocks.group_ptr[p + 1] - blocks.group_ptr[p] : GroupsPerPanel(shape.inputs));
+    plan.unit_ptr.push_back(plan.unit_ptr.back() + std::max(groups, 1));
+    plan.group_ptr.push_back(plan.group_ptr.back() + groups);
+    plan.scale_ptr.push_back(plan.scale_ptr.back() + static_cast<int32_t>(shape.ScaleRows(groups)));
+  }
+
+  const int64_t units = plan.unit_ptr.back();
+  const int64_t step = std::max<int64_t>(shape.scale_groups, 1);
+  std::vector<int32_t> segments(static_cast<size_t>(panels), 0);
+  size_t panel = 0;
+  for (int64_t w = 0; w < workers; ++w) {
+    int64_t unit = units * w / workers;
+    while (unit >= plan.unit_ptr[panel + 1]) ++panel;
+    unit -= (unit - plan.unit_ptr[panel]) % step;
+    if (!plan.worker.empty() && plan.worker.back().unit == unit) continue;
+    plan.worker.push_back({static_cast<int32_t>(unit),
+                           plan.group_ptr[panel] + static_cast<int32_t>(unit) - plan.unit_ptr[panel],
+                           static_cast<int32_t>(panel), 0});
+  }
+  plan.workers = static_cast<int32_t>(plan.worker.size());
+  plan.worker.push_back({static_cast<int32_t>(units), plan.group_ptr.back(),
+                         static_cast<int32_t>(panels), 0});
+  for (int32_t w = 0; w < plan.workers; ++w) {
+    Worker& from = plan.worker[static_cast<size_t>(w)];
+    const Worker& to = plan.worker[static_cast<size_t>(w) + 1];
+    from.segment = segments[static_cast<size_t>(from.panel)];
+    for (auto p = static_cast<size_t>(from.panel);
+         p < segments.size() && plan.unit_ptr[p] < to.unit; ++p) {
+      ++segments[p];
+    }
+  }
+  plan.slot_ptr.push_back(0);
+  for (const int32_t count : segments) {
+    plan.slot_ptr.push_back(plan.slot_ptr.back() + (count > 1 ? count : 0));
+  }
+  plan.slots = plan.slot_ptr.back();
+
+  plan.runs = !shape.sparse || AreRuns(shape, blocks);
+  for (const int32_t shared : {4, 2}) {
+    if (shared == 2 && shape.scale_groups > 0) break;  // no kernel for that
+    if (!shape.sparse || (plan.runs && ShareInputs(shape, blocks, shared))) {
+      plan.shared_panels = shared;
+      break;
+    }
+  }
+  plan.tile_order.resize(static_cast<size_t>((panels + plan.shared_panels - 1) / plan.shared_panels));
+  std::iota(plan.tile_order.begin(), plan.tile_order.end(), 0);
+  std::stable_sort(plan.tile_order.begin(), plan.tile_order.end(), [&](int32_t a, int32_t b) {
+    const auto groups = [&](int32_t tile) {
+      const auto p = static_cast<size_t>(tile * plan.shared_panels);
+      return plan.group_ptr[p + 1] - plan.group_ptr[p];
+    };
+    return groups(a) > groups(b);
+  });
+  return plan;
+}
+
+}  // namespace sparsefuse::cuda

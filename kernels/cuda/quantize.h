@@ -1,0 +1,30 @@
+#ifndef SPARSEFUSE_KERNELS_CUDA_QUANTIZE_H_
+#define SPARSEFUSE_KERNELS_CUDA_QUANTIZE_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace sparsefuse::cuda {
+
+struct QuantizeJob {
+  const void* x;  // [rows, inputs], float or float16
+  bool half;
+  const float* smooth;  // [inputs], or null for ones
+  const float* gate;    // gate.h, where `easy` is wanted
+  int64_t inputs;
+  int8_t* codes;         // [rows, codes_stride], zeros beyond the inputs
+  int64_t codes_stride;  // a multiple of 64, at least inputs + 4
+  float* row_scale;      // [rows]
+  int32_t* easy;         // [rows], or null
+  unsigned long long* easy_rows;  // counts them; or null
+  int32_t* counter;               // [counters], to be put to 0
+  int64_t counters;
+};
+
+// rows ≥ 1.
+cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, cudaStream_t stream) noexcept;
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_KERNELS_CUDA_QUANTIZE_H_

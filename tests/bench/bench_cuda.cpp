@@ -1,0 +1,402 @@
+// Times the linear layers on a GPU beside cuBLASLt's products in float16 and int8, and prints JSON.
+//
+//   bench_cuda [--quick]
+//
+// Every figure is the best of five replays of a captured graph of 50 or more launches, over copies of the
+// weights that together exceed the second-level cache several times. "us" is the whole operator:
+// float16 in, quantised, multiplied, scaled, float16 out; "product_us" leaves the quantisation out
+// (measured alone, and taken off). "bytes" are the packed weights with their lists. Where a library
+// is absent its figures are, too.
+
+#include <cublasLt.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/linear.h"
+#include "kernels/cuda/quantize.h"
+#include "tests/cuda/device_layer.h"
+
+namespace sparsefuse::test {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kColdBytes = int64_t{400} << 20;
+constexpr int kLaunches = 56;
+
+cudaStream_t stream;
+
+// Seconds of one call of `launch(i)`, i counting up; the best of several replays.
+double Seconds(const std::function<void(int)>& launch, int launches = kLaunches) {
+  launch(0);
+  SPARSEFUSE_CHECK_CUDA(cudaStreamSynchronize(stream));
+  cudaGraph_t graph;
+  cudaGraphExec_t replay;
+  SPARSEFUSE_CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < launches; ++i) launch(i);
+  SPARSEFUSE_CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  SPARSEFUSE_CHECK_CUDA(cudaGraphInstantiate(&replay, graph, 0));
+  cudaEvent_t before, after;
+  SPARSEFUSE_CHECK_CUDA(cudaEventCreate(&before));
+  SPARSEFUSE_CHECK_CUDA(cudaEventCreate(&after));
+  float best = 1e30f;
+  for (int i = 0; i < 6; ++i) {
+    SPARSEFUSE_CHECK_CUDA(cudaEventRecord(before, stream));
+    SPARSEFUSE_CHECK_CUDA(cudaGraphLaunch(replay, stream));
+    SPARSEFUSE_CHECK_CUDA(cudaEventRecord(after, stream));
+    SPARSEFUSE_CHECK_CUDA(cudaEventSynchronize(after));
+    float ms;
+    SPARSEFUSE_CHECK_CUDA(cudaEventElapsedTime(&ms, before, after));
+    if (i > 0) best = std::min(best, ms);
+  }
+  cudaGraphExecDestroy(replay);
+  cudaGraphDestroy(graph);
+  cudaEventDestroy(before);
+  cudaEventDestroy(after);
+  return best * 1e-3 / launches;
+}
+
+double Rounded(double value) { return std::stod((std::ostringstream{} << value).str()); }
+
+// --- cuBLASLt -------------------------------------------------------------------------------------
+
+class Lt {
+ public:
+  Lt() {
+    for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}) {
+      if (!library_) library_ = dlopen(name, RTLD_NOW);
+    }
+    if (library_) Find<decltype(&cublasLtCreate)>("cublasLtCreate")(&handle_);
+  }
+  bool found() const { return library_ != nullptr; }
+
+  // Best time of Y[M, N] = X[M, K]·W[N, K]ᵀ among the library's own first proposals; 0: it has none.
+  double Time(int64_t m, int64_t n, int64_t k, bool int8, const std::vector<void*>& weights,
+              const void* x, void* y, void* workspace, size_t workspace_bytes) {
+    const cudaDataType in = int8 ? CUDA_R_8I : CUDA_R_16F, out = int8 ? CUDA_R_32I : CUDA_R_16F;
+    cublasLtMatmulDesc_t product;
+    Find<decltype(&cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate")(
+        &product, int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, int8 ? CUDA_R_32I : CUDA_R_32F);
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    Find<decltype(&cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute")(
+        product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+    const auto layout = Find<decltype(&cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate");
+    cublasLtMatrixLayout_t a, b, c;
+    const auto mm = static_cast<uint64_t>(m), nn = static_cast<uint64_t>(n),
+               kk = static_cast<uint64_t>(k);
+    layout(&a, in, kk, nn, k);
+    layout(&b, in, kk, mm, k);
+    layout(&c, out, nn, mm, n);
+    cublasLtMatmulPreference_t preference;
+    Find<decltype(&cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate")(&preference);
+    Find<decltype(&cublasLtMatmulPreferenceSetAttribute)>("cublasLtMatmulPreferenceSetAttribute")(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+        sizeof workspace_bytes);
+    std::vector<cublasLtMatmulHeuristicResult_t> ways(8);
+    int found = 0;
+    Find<decltype(&cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic")(
+        handle_, product, a, b, c, c, preference, static_cast<int>(ways.size()), ways.data(),
+        &found);
+    const auto multiply = Find<decltype(&cublasLtMatmul)>("cublasLtMatmul");
+    const float one = 1, zero = 0;
+    const int32_t int_one = 1, int_zero = 0;
+    double best = 0;
+    for (int i = 0; i < found; ++i) {
+      bool works = true;
+      const auto run = [&](int call) {
+        works &= multiply(handle_, product, int8 ? static_cast<const void*>(&int_one) : &one,
+                          weights[static_cast<size_t>(call) % weights.size()], a, x, b,
+                          int8 ? static_cast<const void*>(&int_zero) : &zero, y, c, y, c,
+                          &ways[static_cast<size_t>(i)].algo, workspace, workspace_bytes,
+                          stream) == CUBLAS_STATUS_SUCCESS;
+      };
+      run(0);
+      if (!works) continue;
+      const double seconds = Seconds(run);
+      if (works && (best == 0 || seconds < best)) best = seconds;
+    }
+    return best;
+  }
+
+ private:
+  template <typename Function>
+  Function Find(const char* name) {
+    void* symbol = dlsym(library_, name);
+    if (!symbol) throw std::runtime_error(std::string("cuBLASLt has no ") + name);
+    return reinterpret_cast<Function>(symbol);
+  }
+  void* library_ = nullptr;
+  cublasLtHandle_t handle_ = nullptr;
+};
+
+// --- Our layers -----------------------------------------------------------------------------------
+
+struct Case {
+  Encoding encoding;
+  int64_t side;  // of zero squares; 32: panels with any quads; 0: dense
+  double density;
+};
+
+const char* NameOf(Encoding encoding) {
+  constexpr const char* kNames[] = {"int8", "int4", "nested1", "nested4"};
+  return kNames[static_cast<int>(encoding)];
+}
+
+std::vector<std::byte> RandomBytes(size_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<std::byte> bytes(count);
+  for (size_t i = 0; i + 4 <= count; i += 4) {
+    const auto word = static_cast<uint32_t>(random());
+    std::memcpy(&bytes[i], &word, 4);
+  }
+  return bytes;
+}
+
+// Lists of kept quads, the same number in every panel.
+void MakeBlocks(int64_t inputs, int64_t outputs, const Case& c, std::vector<uint16_t>& quad,
+                std::vector<int32_t>& group_ptr) {
+  std::mt19937 random(7);
+  const int64_t groups = inputs / kGroupInputs, panels = PanelCount(outputs);
+  const int64_t unit = c.side == 32 ? 1 : kGroupQuads * (c.side / 64);  // quads that go together
+  const int64_t units = groups * kGroupQuads / unit;
+  const auto kept = static_cast<size_t>(static_cast<double>(units) * c.density + 0.5);
+  std::vector<int64_t> order(static_cast<size_t>(units));
+  group_ptr = {0};
+  for (int64_t p = 0; p < panels; ++p) {
+    if (p * kPanelOutputs % std::max<int64_t>(c.side, 32) == 0) {
+      for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+      std::shuffle(order.begin(), order.end(), random);
+      std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept));
+    }
+    for (size_t i = 0; i < kept; ++i) {
+      for (int64_t q = 0; q < unit; ++q) quad.push_back(static_cast<uint16_t>(order[i] * unit + q));
+    }
+    while (quad.size() % kGroupQuads != 0) quad.push_back(static_cast<uint16_t>(inputs / 4));
+    group_ptr.push_back(static_cast<int32_t>(quad.size() / kGroupQuads));
+  }
+}
+
+struct Buffers {
+  DeviceArray<std::byte> x, y, workspace;
+};
+
+json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector<int64_t>& rows,
+               const std::vector<GateMode>& gates, Buffers& buffers, double copy) {
+  std::vector<uint16_t> quad;
+  std::vector<int32_t> group_ptr;
+  LinearShape shape{inputs, outputs, 0, c.encoding, c.side > 0};
+  if (shape.sparse) {
+    MakeBlocks(inputs, outputs, c, quad, group_ptr);
+  } else if (c.encoding != Encoding::kInt8) {
+    shape.scale_groups = 8;
+  }
+  int32_t workers;
+  SPARSEFUSE_CHECK_CUDA(cuda::SuggestWorkers(&workers));
+  const cuda::Plan plan =
+      cuda::MakePlan(shape, {shape.sparse ? quad.data() : nullptr, group_ptr.data()}, workers);
+  const auto bytes = static_cast<size_t>(plan.group_ptr.back() * GroupBytes(c.encoding));
+  const size_t all_bytes = bytes + quad.size() * 2;
+  const int copies = static_cast<int>(kColdBytes / static_cast<int64_t>(all_bytes)) + 2;
+
+  const std::vector<std::byte> packed = RandomBytes(bytes, 1);
+  const std::vector<uint8_t> codes(static_cast<size_t>(plan.scale_ptr.back() * 32), 100);
+  const DeviceArray<uint8_t> scale_code(codes);
+  const DeviceArray<float> bias(std::vector<float>(static_cast<size_t>(outputs), 0.5f));
+  const DeviceArray<float> smooth(std::vector<float>(static_cast<size_t>(inputs), 1.0f));
+  const DeviceArray<float> gate(std::vector<float>{0, 0, 1, 0});  // every row is easy
+  std::vector<std::unique_ptr<DeviceArray<std::byte>>> weights, prepared;
+  std::vector<std::unique_ptr<DeviceArray<uint16_t>>> quads;
+  const DeviceArray<int32_t> ptr(group_ptr);
+  std::vector<cuda::Layer> layers(static_cast<size_t>(copies));
+  for (int i = 0; i < copies; ++i) {
+    weights.push_back(std::make_unique<DeviceArray<std::byte>>(packed));
+    quads.push_back(std::make_unique<DeviceArray<uint16_t>>(quad));
+    prepared.push_back(std::make_unique<DeviceArray<std::byte>>(cuda::PreparedBytes(plan)));
+    const LinearWeights w{.shape = shape,
+                          .weight = weights.back()->get(),
+                          .scale_code = scale_code.get(),
+                          .scale_base = 1e-9f,
+                          .bias = bias.get(),
+                          .smooth = smooth.get(),
+                          .blocks = {shape.sparse ? quads.back()->get() : nullptr, ptr.get()},
+                          .gate = IsNested(c.encoding) ? gate.get() : nullptr};
+    SPARSEFUSE_CHECK_CUDA(
+        cuda::Prepare(w, plan, prepared.back()->get(), stream, &layers[static_cast<size_t>(i)]));
+  }
+  SPARSEFUSE_CHECK_CUDA(cudaStreamSynchronize(stream));
+
+  json results = json::array();
+  for (const int64_t m : rows) {
+    for (const GateMode mode : gates) {
+      cuda::Run run{.rows = m,
+                    .x = buffers.x.get(),
+                    .y = buffers.y.get(),
+                    .half = true,
+                    .gate = mode,
+                    .workspace = buffers.workspace.get()};
+      const double seconds = Seconds([&](int i) {
+        SPARSEFUSE_CHECK_CUDA(
+            cuda::Linear(layers[static_cast<size_t>(i % copies)], run, stream));
+      });
+      const auto stride = (GroupsPerPanel(inputs) + 1) * kGroupInputs;
+      auto* const w = buffers.workspace.get();
+      const double quantise = Seconds([&](int) {
+        SPARSEFUSE_CHECK_CUDA(cuda::LaunchQuantize(
+            {.x = run.x,
+             .half = true,
+             .smooth = smooth.get(),
+             .gate = gate.get(),
+             .inputs = inputs,
+             .codes = reinterpret_cast<int8_t*>(w),
+             .codes_stride = stride,
+             .row_scale = reinterpret_cast<float*>(w + m * stride),
+             .easy = mode == GateMode::kOff ? nullptr
+                                            : reinterpret_cast<int32_t*>(w + m * (stride + 4)),
+             .easy_rows = nullptr,
+             .counter = reinterpret_cast<int32_t*>(w + m * (stride + 8)),
+             .counters = plan.unit_ptr.back() > 0 ? layers[0].panels : 0},
+            m, stream));
+      });
+      const bool high_only = mode != GateMode::kOff;
+      const auto read = static_cast<double>(high_only ? bytes / 2 + quad.size() * 2 : all_bytes);
+      const double operations = 2.0 * static_cast<double>(m) *
+                                static_cast<double>(plan.group_ptr.back()) * kGroupWeights;
+      results.push_back({{"K", inputs},
+                         {"N", outputs},
+                         {"M", m},
+                         {"encoding", NameOf(c.encoding)},
+                         {"block", c.side},
+                         {"density", c.density},
+                         {"reading", high_only ? 4 : 8},
+                         {"us", Rounded(seconds * 1e6)},
+                         {"product_us", Rounded((seconds - quantise) * 1e6)},
+                         {"quantise_us", Rounded(quantise * 1e6)},
+                         {"bytes", read},
+                         {"GB/s", Rounded(read / seconds * 1e-9)},
+                         {"of_copy", Rounded(read / seconds / copy)},
+                         {"TOPS", Rounded(operations / seconds * 1e-12)}});
+    }
+  }
+  return results;
+}
+
+int Main(bool quick) {
+  SPARSEFUSE_CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaDeviceProp device;
+  SPARSEFUSE_CHECK_CUDA(cudaGetDeviceProperties(&device, 0));
+  json report{{"card", device.name}, {"multiprocessors", device.multiProcessorCount}};
+
+  constexpr size_t kCopied = size_t{1} << 30;
+  double copy;
+  {
+    const DeviceArray<std::byte> from(kCopied), to(kCopied);
+    copy = 2.0 * kCopied / Seconds([&](int) {
+             SPARSEFUSE_CHECK_CUDA(cudaMemcpyAsync(to.get(), from.get(), kCopied,
+                                                   cudaMemcpyDeviceToDevice, stream));
+           }, 5);
+  }
+  report["copy_GB/s"] = Rounded(copy * 1e-9);
+
+  Buffers buffers{DeviceArray<std::byte>(size_t{4096} * 28672 * 2),
+                  DeviceArray<std::byte>(size_t{4096} * 28672 * 4),
+                  DeviceArray<std::byte>(size_t{512} << 20)};
+  {
+    const std::vector<std::byte> bytes = RandomBytes(size_t{64} << 20, 3);
+    std::vector<std::byte> x(bytes);
+    for (size_t i = 1; i < x.size(); i += 2) x[i] &= std::byte{0xbb};  // float16 of moderate size
+    SPARSEFUSE_CHECK_CUDA(cudaMemcpy(buffers.x.get(), x.data(), x.size(), cudaMemcpyHostToDevice));
+  }
+
+  Lt lt;
+  if (!lt.found()) report["cublasLt"] = "not found";
+  const std::vector<int64_t> few = {1, 8}, many = {512, 4096};
+  json& ours = report["ours"] = json::array();
+  json& baseline = report["cublasLt_us"] = json::array();
+  for (const std::array<int64_t, 2>& size : {std::array<int64_t, 2>{4096, 14336}, {8192, 28672}}) {
+    const int64_t inputs = size[0], outputs = size[1];
+    if (quick && inputs == 8192) continue;
+    if (lt.found()) {
+      const auto half_bytes = static_cast<size_t>(inputs * outputs * 2);
+      const int copies = static_cast<int>(kColdBytes / static_cast<int64_t>(half_bytes)) + 2;
+      const std::vector<std::byte> values = RandomBytes(half_bytes, 2);
+      std::vector<std::byte> halves(values);
+      for (size_t i = 1; i < halves.size(); i += 2) halves[i] &= std::byte{0xbb};
+      std::vector<std::unique_ptr<DeviceArray<std::byte>>> arrays;
+      std::vector<void*> pointers;
+      for (int i = 0; i < copies; ++i) {
+        arrays.push_back(std::make_unique<DeviceArray<std::byte>>(halves));
+        pointers.push_back(arrays.back()->get());
+      }
+      for (const int64_t m : {1, 8, 16, 512, 4096}) {
+        json point{{"K", inputs}, {"N", outputs}, {"M", m}};
+        for (const bool int8 : {false, true}) {
+          const double seconds =
+              lt.Time(m, outputs, inputs, int8, pointers, buffers.x.get(), buffers.y.get(),
+                      buffers.workspace.get(), size_t{64} << 20);
+          if (seconds > 0) point[int8 ? "int8" : "float16"] = Rounded(seconds * 1e6);
+        }
+        baseline.push_back(point);
+      }
+    }
+    const auto add = [&](const Case& c, const std::vector<int64_t>& rows, bool gated = false) {
+      const std::vector<GateMode> gates =
+          gated ? std::vector{GateMode::kAlways} : std::vector{GateMode::kOff};
+      for (json& point : TimeLayer(inputs, outputs, c, rows, gates, buffers, copy)) {
+        ours.push_back(point);
+      }
+    };
+    add({Encoding::kInt8, 0, 1}, {1, 8, 16, 512, 4096});
+    add({Encoding::kInt8, 128, 0.5}, {1, 8, 512, 4096});
+    add({Encoding::kInt8, 32, 0.5}, {1, 8, 512, 4096});
+    add({Encoding::kNested4, 128, 0.5}, few, true);
+    add({Encoding::kNested4, 0, 1}, few, true);
+    add({Encoding::kInt4, 0, 1}, {1, 8, 512});
+    if (quick) continue;
+    add({Encoding::kInt8, 64, 0.5}, many);
+    add({Encoding::kInt8, 128, 0.2}, {1, 8, 512, 4096});
+    add({Encoding::kInt8, 128, 0.8}, many);
+    add({Encoding::kInt8, 32, 0.2}, {1, 8, 512, 4096});
+    add({Encoding::kNested4, 0, 1}, {1, 8, 512, 4096});
+    add({Encoding::kNested1, 0, 1}, {1, 512});
+    add({Encoding::kInt4, 128, 0.5}, {1, 8, 512, 4096});
+  }
+  std::printf("{\n");
+  for (auto it = report.begin(); it != report.end(); ++it) {
+    const bool last = std::next(it) == report.end();
+    if (!it->is_array()) {
+      std::printf(" \"%s\": %s%s\n", it.key().c_str(), it->dump().c_str(), last ? "" : ",");
+      continue;
+    }
+    std::printf(" \"%s\": [\n", it.key().c_str());
+    for (size_t i = 0; i < it->size(); ++i) {
+      std::printf("  %s%s\n", (*it)[i].dump().c_str(), i + 1 < it->size() ? "," : "");
+    }
+    std::printf(" ]%s\n", last ? "" : ",");
+  }
+  std::printf("}\n");
+  return 0;
+}
+
+}  // namespace
+}  // namespace sparsefuse::test
+
+int main(int argc, char** argv) {
+  try {
+    return sparsefuse::test::Main(argc > 1 && std::strcmp(argv[1], "--quick") == 0);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

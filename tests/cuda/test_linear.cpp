@@ -1,0 +1,261 @@
+// Every kernel on the GPU against the format's own definition, and the integers against the CPU's
+// reference kernel, bit for bit. Without a GPU each test says so and passes.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "tests/cuda/device_layer.h"
+#include "tests/kernels/prepared_layer.h"
+#include "tests/support/catch.h"
+
+namespace sparsefuse::test {
+namespace {
+
+bool HasDevice() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return true;
+  WARN("skipped: no GPU here");
+  return false;
+}
+
+constexpr Encoding kEncodings[] = {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1,
+                                   Encoding::kNested4};
+
+// Zeros in squares: of `side` outputs × 64 inputs, each kept with the probability `density`.
+void KeepRuns(LinearLayer& layer, int64_t side, double density, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::bernoulli_distribution keep(density);
+  std::vector<std::vector<int64_t>> kept;
+  for (int64_t panel = 0; panel < layer.shape.panels(); ++panel) {
+    if (panel * kPanelOutputs % side != 0) {
+      kept.push_back(kept.back());
+      continue;
+    }
+    kept.emplace_back();
+    for (int64_t group = 0; group < GroupsPerPanel(layer.shape.inputs); ++group) {
+      if (!keep(random)) continue;
+      for (int64_t q = group * 16; q < std::min(group * 16 + 16, QuadCount(layer.shape.inputs));
+           ++q) {
+        kept.back().push_back(q);
+      }
+    }
+  }
+  SetQuads(layer, kept);
+  layer.Pack();
+  layer.scale_code.resize(static_cast<size_t>(layer.shape.panels() * kPanelOutputs), 200);
+}
+
+enum class Pattern { kDense, kQuads, kRuns32, kRuns64, kRuns128 };
+constexpr Pattern kPatterns[] = {Pattern::kDense, Pattern::kQuads, Pattern::kRuns32,
+                                 Pattern::kRuns64, Pattern::kRuns128};
+
+LinearLayer MakeLayer(Encoding encoding, Pattern pattern, int64_t inputs, int64_t outputs,
+                      double density, uint32_t seed, bool smooth = false) {
+  const bool sparse = pattern != Pattern::kDense;
+  LinearLayer layer({inputs, outputs, 0, encoding, sparse}, seed, smooth, density);
+  const int64_t side = pattern == Pattern::kRuns32   ? 32
+                       : pattern == Pattern::kRuns64 ? 64
+                                                     : 128;
+  if (sparse && pattern != Pattern::kQuads) KeepRuns(layer, side, density, seed);
+  return layer;
+}
+
+TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : kEncodings) {
+    for (const Pattern pattern : kPatterns) {
+      for (const auto& [inputs, outputs] :
+           {std::pair<int64_t, int64_t>{1, 1}, {63, 33}, {64, 32}, {66, 129}, {260, 97},
+            {1000, 70}}) {
+        for (const double density : {0.0, 0.1, 0.5, 1.0}) {
+          if (pattern == Pattern::kDense && density != 0.5) continue;
+          const LinearLayer layer =
+              MakeLayer(encoding, pattern, inputs, outputs, density,
+                        static_cast<uint32_t>(inputs + outputs), inputs % 2 == 1);
+          const DeviceLayer device(layer);
+          for (const int64_t rows : {0, 1, 2, 7, 8, 9, 16, 17, 33, 257}) {
+            if (rows > 33 && inputs > 300) continue;  // slow to judge
+            INFO("encoding " << static_cast<int>(encoding) << ", pattern "
+                             << static_cast<int>(pattern) << ", K " << inputs << ", N " << outputs
+                             << ", density " << density << ", rows " << rows);
+            const std::vector<float> x = RandomRows(rows, inputs, 5);
+            CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU kernels meet the definition with a row of scales for every few groups") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : kEncodings) {
+    for (const bool sparse : {false, true}) {
+      for (const int64_t scale_groups : {1, 3, 8}) {
+        const LinearLayer layer({1500, 173, scale_groups, encoding, sparse}, 3, true, 0.6);
+        for (const int32_t workers : {0, 5}) {
+          const DeviceLayer device(layer, workers);
+          for (const int64_t rows : {1, 9, 17, 40}) {
+            INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", groups "
+                             << scale_groups << ", rows " << rows);
+            const std::vector<float> x = RandomRows(rows, 1500, 6);
+            CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU integer sums are the CPU's, however the work is cut") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : kEncodings) {
+    for (const Pattern pattern : kPatterns) {
+      LinearLayer layer = MakeLayer(encoding, pattern, 2000, 290, 0.5, 9);
+      layer.scale_base = 1;
+      std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
+      std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+      for (const int64_t rows : {3, 14, 50}) {
+        std::vector<float> x = RandomRows(rows, 2000, 10);
+        for (float& v : x) v = std::clamp(v * 50, -127.0f, 127.0f);
+        for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * 2000)] = 127;  // s = 1
+        const std::vector<float> expected = PreparedLayer(Reference(), layer).Run(x, rows);
+        for (const int32_t workers : {0, 1, 7, 100, 100000}) {
+          INFO("encoding " << static_cast<int>(encoding) << ", pattern "
+                           << static_cast<int>(pattern) << ", rows " << rows << ", workers "
+                           << workers);
+          REQUIRE((DeviceLayer(layer, workers).Run(x, rows) == expected));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU sums of the largest codes over many inputs do not overflow") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : kEncodings) {
+    LinearLayer layer({kMaxInputs, 33, 0, encoding}, 1);
+    std::fill(layer.codes.begin(), layer.codes.end(),
+              encoding == Encoding::kInt4 ? int8_t{-8} : int8_t{-128});
+    layer.Pack();
+    for (const int64_t rows : {1, 20}) {
+      const std::vector<float> x(static_cast<size_t>(rows * kMaxInputs), 1.0f);
+      INFO("encoding " << static_cast<int>(encoding) << ", rows " << rows);
+      CheckAgainst(ExactLinear(layer, x, rows), DeviceLayer(layer).Run(x, rows));
+    }
+  }
+}
+
+TEST_CASE("GPU kernels take thousands of rows") {
+  if (!HasDevice()) return;
+  for (const Pattern pattern : kPatterns) {
+    const LinearLayer layer = MakeLayer(Encoding::kInt8, pattern, 128, 256, 0.5, 4);
+    for (const int64_t rows : {1000, 4096}) {
+      INFO("pattern " << static_cast<int>(pattern) << ", rows " << rows);
+      const std::vector<float> x = RandomRows(rows, 128, 7);
+      CheckAgainst(ExactLinear(layer, x, rows), DeviceLayer(layer).Run(x, rows));
+    }
+  }
+}
+
+TEST_CASE("GPU kernels apply activations, in both element types") {
+  if (!HasDevice()) return;
+  for (const Activation activation : kActivations) {
+    const LinearLayer layer({300, 100}, 12);
+    const DeviceLayer device(layer);
+    for (const int64_t rows : {3, 30}) {
+      INFO(ActivationName(activation) << ", rows " << rows);
+      const std::vector<float> x = RandomRows(rows, 300, 8);
+      CheckAgainst(ExactLinear(layer, x, rows, {}, activation), device.Run(x, rows, false, activation));
+      Exact exact = ExactLinear(layer, RoundToHalf(x), rows, {}, activation);
+      for (size_t i = 0; i < exact.y.size(); ++i) {
+        exact.bound[i] += std::fabs(exact.y[i]) * 0x1p-11 + 0x1p-25;
+      }
+      CheckAgainst(exact, device.Run(x, rows, true, activation));
+    }
+  }
+}
+
+TEST_CASE("on the GPU a row with NaN or Inf is all NaN, a row of zeros is the bias, and no other "
+          "row changes") {
+  if (!HasDevice()) return;
+  const LinearLayer layer({130, 50}, 2);
+  const DeviceLayer device(layer);
+  for (const int64_t rows : {8, 40}) {
+    std::vector<float> x = RandomRows(rows, 130, 3);
+    const std::vector<float> before = device.Run(x, rows);
+    x[130 + 5] = std::numeric_limits<float>::quiet_NaN();
+    x[2 * 130 + 129] = -std::numeric_limits<float>::infinity();
+    std::fill(x.begin() + 3 * 130, x.begin() + 4 * 130, 0.0f);
+    const std::vector<float> y = device.Run(x, rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (size_t n = 0; n < 50; ++n) {
+        const size_t i = static_cast<size_t>(r) * 50 + n;
+        INFO("row " << r << ", output " << n);
+        if (r == 1 || r == 2) {
+          REQUIRE(std::isnan(y[i]));
+        } else if (r == 3) {
+          REQUIRE(y[i] == layer.bias[n]);
+        } else {
+          REQUIRE(y[i] == before[i]);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("the GPU reads easy rows of nested layers in 4 bits and counts them") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : {Encoding::kNested1, Encoding::kNested4}) {
+    for (const bool sparse : {false, true}) {
+      for (const float sketch_rows : {0.0f, 3.0f}) {
+        LinearLayer layer({200, 70, 0, encoding, sparse}, 21, true, 0.5);
+        layer.gate = {1, 0, 0, sketch_rows};
+        const std::vector<float> sketch =
+            RandomRows(static_cast<int64_t>(sketch_rows), 200, 22);
+        layer.gate.insert(layer.gate.end(), sketch.begin(), sketch.end());
+        for (const int64_t rows : {1, 8, 13, 40}) {
+          std::vector<float> x = RandomRows(rows, 200, 23);
+          std::vector<bool> easy;
+          for (int64_t r = 0; r < rows; ++r) {
+            easy.push_back(r % 3 != 1);
+            for (int64_t k = 0; k < 200 && easy.back(); ++k) {
+              x[static_cast<size_t>(r * 200 + k)] *= 1e-3f;
+            }
+          }
+          layer.gate[2] = 1;
+          INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", sketch "
+                           << sketch_rows << ", rows " << rows);
+          int64_t counted = 0;
+          const DeviceLayer device(layer);
+          CheckAgainst(ExactLinear(layer, x, rows, easy),
+                       device.Run(x, rows, false, Activation::kNone, GateMode::kAlways, &counted));
+          REQUIRE(counted == std::count(easy.begin(), easy.end(), true));
+          CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+          layer.gate[2] = 1e9f;  // every row is easy
+          easy.assign(easy.size(), true);
+          CheckAgainst(ExactLinear(layer, x, rows, easy),
+                       DeviceLayer(layer).Run(x, rows, false, Activation::kNone, GateMode::kAlways,
+                                              &counted));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a second run on the GPU gives the same bits") {
+  if (!HasDevice()) return;
+  const LinearLayer layer({4000, 640, 8, Encoding::kInt4}, 31);
+  const DeviceLayer device(layer);
+  for (const int64_t rows : {1, 8, 100}) {
+    const std::vector<float> x = RandomRows(rows, 4000, 32);
+    const std::vector<float> first = device.Run(x, rows);
+    for (int i = 0; i < 20; ++i) REQUIRE((device.Run(x, rows) == first));
+  }
+}
+
+}  // namespace
+}  // namespace sparsefuse::test
