@@ -1,15 +1,18 @@
-// Few rows: bound by the memory that the weights stream from. Every warp works through its slice of
-// the stored groups alone: each thread copies, ahead of time, just the bytes that it will multiply,
-// so that no barrier is needed. See plan.h for the slices.
+// Few rows: bound by the memory that the weights stream from. A block of threads works through its
+// slice of the stored groups (plan.h), its warps taking turns: warp w of W has the groups w, w + W, …
+// (where a panel has several rows of scales: the groups of the rows w, w + W, …). Each thread copies,
+// ahead of time, just the bytes that it will multiply, so that streaming needs no barrier. At a
+// panel's end the warps' sums meet in shared memory, and warp i finishes the i-th eighth of them.
 
 #include "kernels/cuda/device.cuh"
 
 namespace sparsefuse::cuda {
 namespace {
 
-constexpr int kWarpsPerBlock = 4;
-constexpr int kBlocksPerMultiprocessor = 3;
-constexpr int kStages = 6;
+constexpr int kWarps = 8;  // of a block
+static_assert(kWarps == kArrivals);
+constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kSharedBytes = 112 << 10;  // of a block
 constexpr int kTileRows = 8;
 
 __host__ __device__ constexpr int PlaneLoads(Encoding encoding) {  // of 16 bytes, a thread and group
@@ -20,36 +23,65 @@ __host__ __device__ constexpr int WeightLoads(Encoding encoding) {
 }
 template <Encoding kEncoding, int kTiles>
 constexpr int kStageWords = (WeightLoads(kEncoding) + kTiles) * kWarp;  // of 16 bytes
+template <int kTiles>
+constexpr int kPartWords = 2 * kTiles * kWarp;  // of 16 bytes: a warp's sums of a panel
+template <Encoding kEncoding, int kTiles>
+constexpr int kStagesOf = (kSharedBytes / 16 / kWarps - 2 * kPartWords<kTiles>) /
+                          kStageWords<kEncoding, kTiles>;
 
 // A warp's ring of stages, one group each: weights, then activations, as its threads want them.
-template <Encoding kEncoding, int kTiles>
+template <Encoding kEncoding, int kTiles, bool kManyScales>
 class Stream {
+  static constexpr int kStages = kStagesOf<kEncoding, kTiles>;
+  static_assert(kStages >= 3);
+
  public:
-  // Groups `group` to `end`, the first one being the place-th of its panel. lows: whether the low
-  // parts of nested weights are wanted.
-  __device__ Stream(const Job& job, uint4* ring, int32_t group, int32_t end, int32_t place,
-                    bool gathers, bool lows)
+  // This warp's part of a slice. Copies weights at once: they never change.
+  __device__ Stream(const Job& job, uint4* ring, const Worker& from, const Worker& to, int warp,
+                    bool gathers)
       : job_(job),
         ring_(ring),
-        next_(group),
-        end_(end),
-        place_(place),
+        row_(from.scale_row + warp),
+        row_end_(kManyScales ? to.scale_row : 0),
+        end_(to.group),
         lane_(threadIdx.x % kWarp),
-        gathers_(gathers),
-        lows_(lows) {
+        gathers_(gathers) {
+    next_ = from.group + warp;
+    if constexpr (kManyScales) FindRow();
+    const int32_t first = next_, first_row = row_, first_stop = stop_;
+    for (int s = 0; s < kStages - 1 && next_ < end_; ++s) {
+      CopyPlane(s, next_, 0);
+      Advance();
+    }
+#ifdef PREFETCH
+    if (!kManyScales && lane_ == 0) {
+      for (int i = 0; i < PREFETCH / PlaneBytes(kEncoding) && next_ < end_; ++i, Advance()) {
+        PrefetchToSecondLevel(job.weight + int64_t{next_} * PlaneBytes(kEncoding),
+                              static_cast<int>(PlaneBytes(kEncoding)));
+      }
+    }
+    __syncwarp();
+#endif
+    next_ = first;
+    row_ = first_row;
+    stop_ = first_stop;
+    quads_ = Quads(next_);
     // Rows that do not exist stay zero.
     for (int tile = 0; tile < kTiles; ++tile) {
       if (Row(tile) >= job.rows) {
         for (int s = 0; s < kStages; ++s) *Activations(s, tile) = {0, 0, 0, 0};
       }
     }
+  }
+
+  // Once the activations are there. lows: whether the low parts of nested weights are wanted.
+  __device__ void Start(bool lows) {
+    lows_ = lows;
     for (int s = 0; s < kStages - 1; ++s) {
-      if (next_ + s < end_) CopyWeights(s, next_ + s);
-    }
-    quads_ = Quads(next_);
-    WaitForEarlierLaunch();
-    for (int s = 0; s < kStages - 1; ++s) {
-      if (next_ < end_) CopyActivations(s);
+      if (next_ < end_) {
+        if (IsNested(kEncoding) && lows_) CopyPlane(s, next_, 1);
+        CopyActivations(s);
+      }
       CommitCopies();
     }
     write_ = kStages - 1;
@@ -66,7 +98,8 @@ class Stream {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) activations[i] = *Activations(read_, i);
     if (next_ < end_) {
-      CopyWeights(write_, next_);
+      CopyPlane(write_, next_, 0);
+      if (IsNested(kEncoding) && lows_) CopyPlane(write_, next_, 1);
       CopyActivations(write_);
     }
     CommitCopies();
@@ -84,19 +117,31 @@ class Stream {
   }
   __device__ int64_t Row(int tile) const { return tile * kTileRows + lane_ / 4; }
 
-  __device__ void CopyWeights(int stage, int32_t group) const {
+  __device__ void CopyPlane(int stage, int32_t group, int plane) const {
     constexpr int kLoads = PlaneLoads(kEncoding);
-    const uint8_t* from =
-        job_.weight + int64_t{group} * PlaneBytes(kEncoding) + lane_ * sizeof(uint4);
-    uint4* to = Stage(stage);
+    const uint8_t* from = job_.weight + plane * job_.plane_bytes +
+                          int64_t{group} * PlaneBytes(kEncoding) + lane_ * sizeof(uint4);
+    uint4* to = Stage(stage) + plane * kLoads * kWarp;
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) CopyAsync16(to + i * kWarp, from + i * kWarp * sizeof(uint4));
-    if (IsNested(kEncoding) && lows_) {
-      from += job_.plane_bytes;
-#pragma unroll
-      for (int i = 0; i < kLoads; ++i) {
-        CopyAsync16(to + (kLoads + i) * kWarp, from + i * kWarp * sizeof(uint4));
-      }
+  }
+
+  // To the groups of this warp's next row of scales.
+  __device__ void FindRow() {
+    if (row_ < row_end_) {
+      next_ = job_.row_ptr[row_];
+      stop_ = job_.row_ptr[row_ + 1];
+    } else {
+      next_ = end_;
+    }
+  }
+  __device__ void Advance() {
+    if constexpr (kManyScales) {
+      if (++next_ < stop_) return;
+      row_ += kWarps;
+      FindRow();
+    } else {
+      next_ += kWarps;
     }
   }
 
@@ -111,10 +156,9 @@ class Stream {
   __device__ void CopyActivations(int stage) {
     const uint2 quads = quads_;
     // A run's first quad says where it starts: its last ones may be padding.
-    const uint32_t first =
-        job_.quad ? __shfl_sync(~0u, quads.x & 0xffffu, 0, 4) * 4 : place_ * kGroupInputs;
-    ++next_;
-    place_ = place_ + 1 == job_.groups_per_panel ? 0 : place_ + 1;
+    const uint32_t first = job_.quad ? __shfl_sync(~0u, quads.x & 0xffffu, 0, 4) * 4
+                                     : next_ % job_.groups_per_panel * kGroupInputs;
+    Advance();
     quads_ = Quads(next_);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -135,9 +179,11 @@ class Stream {
 
   const Job& job_;
   uint4* ring_;
-  int32_t next_, end_, place_;
+  int32_t next_, stop_ = 0;  // the group to copy next; where its row of scales ends
+  int32_t row_, row_end_;    // its row of scales
+  int32_t end_;
   int lane_;
-  bool gathers_, lows_;
+  bool gathers_, lows_ = false;
   uint2 quads_ = {0, 0};
   int read_ = 0, write_;
 };
@@ -208,29 +254,24 @@ struct Sums {
   }
 };
 
-// What a panel's segment comes to: 8·kTiles values a thread, integers where the panel has one row of
-// scales, else floats with the scales in them.
-template <bool kManyScales, int kTiles>
-struct Segment {
-  using Value = std::conditional_t<kManyScales, float, int32_t>;
-  Value value[2][kTiles][4];
-
-  __device__ Value& operator[](int i) { return (&value[0][0][0])[i]; }
-};
-
 template <Encoding kEncoding, int kTiles, bool kManyScales>
-__global__ void __launch_bounds__(kWarpsPerBlock * kWarp, kBlocksPerMultiprocessor)
-    DecodeKernel(const __grid_constant__ Job job, int32_t workers, bool gathers) {
+__global__ void __launch_bounds__(kWarps * kWarp, kBlocksPerMultiprocessor)
+    DecodeKernel(const __grid_constant__ Job job, bool gathers) {
+  // What a panel comes to: integers where it has one row of scales, else floats with scales in them.
+  using Value = std::conditional_t<kManyScales, float, int32_t>;
+  constexpr int kValues = 8 * kTiles, kPart = kValues * kWarp;
   extern __shared__ uint4 shared[];
+  auto* const parts = reinterpret_cast<Value*>(shared);  // [2][kWarps][kValues][lanes]
+  uint4* const rings = shared + 2 * kWarps * kPartWords<kTiles>;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int32_t id = static_cast<int32_t>(blockIdx.x) * kWarpsPerBlock + warp;
-  if (id >= workers) return;
-  const Worker from = job.worker[id], to = job.worker[id + 1];
-  int32_t panel = from.panel;
-
+  LetNextLaunchStart();
+  const Worker from = job.worker[blockIdx.x], to = job.worker[blockIdx.x + 1];
+  Stream<kEncoding, kTiles, kManyScales> stream(
+      job, rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>, from, to,
+      warp, gathers);
+  WaitForEarlierLaunch();
   uint32_t hard[kTiles];
   bool any_hard = false;
-  if (job.easy) WaitForEarlierLaunch();  // else weights are copied before that
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     const int64_t row = tile * kTileRows + lane / 4;
@@ -238,89 +279,105 @@ __global__ void __launch_bounds__(kWarpsPerBlock * kWarp, kBlocksPerMultiprocess
     any_hard |= hard[tile] != 0;
   }
   any_hard = __any_sync(~0u, any_hard);
-  Stream<kEncoding, kTiles> stream(job, shared + warp * kStages * kStageWords<kEncoding, kTiles>,
-                                   from.group, to.group, from.group - job.group_ptr[panel],
-                                   gathers, any_hard);
+  stream.Start(any_hard);
 
-  int32_t segment = from.segment;
-  for (int32_t unit = from.unit; unit < to.unit; ++panel, segment = 0) {
-    const int32_t panel_end = job.unit_ptr[panel + 1];
-    const int32_t stop = min(to.unit, panel_end);
-    const bool stored = job.group_ptr[panel + 1] > job.group_ptr[panel];
-    const int32_t row_of_scales =
-        job.scale_ptr[panel] +
-        (kManyScales ? (unit - job.unit_ptr[panel]) / job.groups_per_scale : 0);
-    const float* scale = job.scale + int64_t{row_of_scales} * kPanelOutputs + lane / 4;
-
-    Segment<kManyScales, kTiles> result;
+  // What this thread finishes of every panel: value `warp` of each tile.
+  const int half = warp / 4, of_eighth = half * 2 + warp % 4 / 2;  // 8 outputs
+  float row_scale[kTiles];
+  int64_t row[kTiles];
 #pragma unroll
-    for (int i = 0; i < 8 * kTiles; ++i) result[i] = 0;
-    Sums<kEncoding, kTiles> sums;
-    const auto take = [&](int32_t groups) {
-      sums.Clear();
-      for (int32_t i = 0; i < groups; ++i) {
-        stream.Take([&](const uint4* w, const uint4* b) { sums.Add(w, b, hard, any_hard); });
+  for (int tile = 0; tile < kTiles; ++tile) {
+    row[tile] = tile * kTileRows + lane % 4 * 2 + warp % 2;
+    row_scale[tile] = row[tile] < job.rows ? job.row_scale[row[tile]] : 0.0f;
+  }
+
+  int32_t mine = (kManyScales ? from.scale_row : from.group) + warp;  // a row, or a group
+  for (int32_t panel = from.first_panel; panel <= from.last_panel; ++panel) {
+    const int32_t stop = kManyScales ? min(job.scale_ptr[panel + 1], to.scale_row)
+                                     : min(job.group_ptr[panel + 1], to.group);
+    const int64_t output = int64_t{panel} * kPanelOutputs + of_eighth * 8 + lane / 4;
+    const int32_t first_slot = job.slot_ptr[panel], slots = job.slot_ptr[panel + 1] - first_slot;
+    float bias = 0, scale = 1;  // asked for now, long before they are needed
+    if (output < job.outputs) {
+      bias = job.bias[output];
+      if (!kManyScales) {
+        scale = job.scale[int64_t{job.scale_ptr[panel]} * kPanelOutputs + of_eighth * 8 + lane / 4];
       }
+    }
+
+    Sums<kEncoding, kTiles> sums;
+    sums.Clear();
+    Value result[kValues] = {};
+    const auto take = [&] {
+      stream.Take([&](const uint4* w, const uint4* b) { sums.Add(w, b, hard, any_hard); });
     };
     if constexpr (kManyScales) {
-      while (stored && unit < stop) {
-        const int32_t groups = min(job.groups_per_scale, stop - unit);
-        take(groups);
-        unit += groups;
+      for (; mine < stop; mine += kWarps) {
+        const float* scales = job.scale + int64_t{mine} * kPanelOutputs + lane / 4;
+        const float of_row[4] = {scales[0], scales[8], scales[16], scales[24]};
+        const int32_t groups = job.row_ptr[mine + 1] - job.row_ptr[mine];
+        for (int32_t i = 0; i < groups; ++i) take();
 #pragma unroll
-        for (int i = 0; i < 8 * kTiles; ++i) {
-          const int half = i / (4 * kTiles), tile = i / 4 % kTiles;
-          result[i] += scale[half * 16 + i % 4 / 2 * 8] *
-                       static_cast<float>(sums.Total(half, tile, i % 4));
+        for (int i = 0; i < kValues; ++i) {
+          const int t = sums.Total(i / (4 * kTiles), i / 4 % kTiles, i % 4);
+          result[i] += of_row[i / (4 * kTiles) * 2 + i % 4 / 2] * static_cast<float>(t);
         }
-        scale += kPanelOutputs;
+        sums.Clear();
       }
     } else {
-      take(stored ? stop - unit : 0);
+      for (; mine < stop; mine += kWarps) take();
 #pragma unroll
-      for (int i = 0; i < 8 * kTiles; ++i) {
+      for (int i = 0; i < kValues; ++i) {
         result[i] = sums.Total(i / (4 * kTiles), i / 4 % kTiles, i % 4);
       }
     }
-    unit = stop;
 
-    const int32_t first_slot = job.slot_ptr[panel], slots = job.slot_ptr[panel + 1] - first_slot;
-    if (slots > 0) {
-      constexpr int kSlot = 8 * kTiles * kWarp;
-      using Value = typename Segment<kManyScales, kTiles>::Value;
-      auto* slot = reinterpret_cast<Value*>(job.slot) + int64_t{first_slot} * kSlot + lane;
-      const auto is_row = [&](int i) {
-        return i / 4 % kTiles * kTileRows + lane % 4 * 2 + i % 2 < job.rows;
-      };
+    // The place of two panels ago: all have read it before they came to the barrier in between.
+    Value* const met = parts + panel % 2 * kWarps * kPart;
 #pragma unroll
-      for (int i = 0; i < 8 * kTiles; ++i) {
-        if (is_row(i)) __stcg(slot + segment * kSlot + i * kWarp, result[i]);
+    for (int i = 0; i < kValues; ++i) {
+      const int at = i / (4 * kTiles) * 4 + i % 4 + i / 4 % kTiles * kWarps;  // tile by tile
+      met[warp * kPart + at * kWarp + lane] = result[i];
+    }
+    __syncthreads();
+    Value value[kTiles] = {};
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        value[tile] += met[w * kPart + (tile * kWarps + warp) * kWarp + lane];
+      }
+    }
+    if (slots > 0) {
+      const int32_t segment = panel == from.first_panel ? from.segment : 0;
+      auto* slot = reinterpret_cast<Value*>(job.slot) + int64_t{first_slot} * kPart + lane;
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        __stcg(slot + segment * kPart + (tile * kWarps + warp) * kWarp, value[tile]);
       }
       __threadfence();
       __syncwarp();
       int32_t before = 0;
-      if (lane == 0) before = atomicAdd(&job.arrived[panel], 1);
+      if (lane == 0) before = atomicAdd(&job.arrived[panel * kWarps + warp], 1);
       before = __shfl_sync(~0u, before, 0);
       if (before != slots - 1) continue;
       __threadfence();
-      if (lane == 0) job.arrived[panel] = 0;
+      if (lane == 0) job.arrived[panel * kWarps + warp] = 0;
 #pragma unroll
-      for (int i = 0; i < 8 * kTiles; ++i) {
-        if (!is_row(i)) continue;
-        Value sum = 0;
-        for (int32_t s = 0; s < slots; ++s) sum += __ldcg(slot + s * kSlot + i * kWarp);
-        result[i] = sum;
+      for (int tile = 0; tile < kTiles; ++tile) value[tile] = 0;
+#pragma unroll 4
+      for (int32_t s = 0; s < slots; ++s) {
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          value[tile] += __ldcg(slot + s * kPart + (tile * kWarps + warp) * kWarp);
+        }
       }
     }
 #pragma unroll
-    for (int i = 0; i < 8 * kTiles; ++i) {
-      const int r = i / (4 * kTiles) * 16 + lane / 4 + i % 4 / 2 * 8;
-      const int64_t row = i / 4 % kTiles * kTileRows + lane % 4 * 2 + i % 2;
-      const int64_t output = int64_t{panel} * kPanelOutputs + r;
-      if (row >= job.rows || output >= job.outputs) continue;
-      float sum = static_cast<float>(result[i]);
-      if constexpr (!kManyScales) sum *= job.scale[int64_t{row_of_scales} * kPanelOutputs + r];
-      WriteOutput(job, row, output, sum);
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if (row[tile] >= job.rows || output >= job.outputs) continue;
+      const float v = row_scale[tile] * (scale * static_cast<float>(value[tile])) + bias;
+      Store(job, row[tile] * job.outputs + output, ActivateOnDevice(job.activation, v));
     }
   }
 }
@@ -329,7 +386,8 @@ template <Encoding kEncoding, int kTiles, bool kManyScales>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = DecodeKernel<kEncoding, kTiles, kManyScales>;
   constexpr size_t kShared =
-      sizeof(uint4) * kWarpsPerBlock * kStages * kStageWords<kEncoding, kTiles>;
+      sizeof(uint4) * kWarps *
+      (2 * kPartWords<kTiles> + kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>);
   static const cudaError_t allowed = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared));
   if (allowed != cudaSuccess) return allowed;
@@ -337,13 +395,13 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>((launch.workers + kWarpsPerBlock - 1) / kWarpsPerBlock));
-  config.blockDim = dim3(kWarpsPerBlock * kWarp);
+  config.gridDim = dim3(static_cast<unsigned>(launch.workers));
+  config.blockDim = dim3(kWarps * kWarp);
   config.dynamicSmemBytes = kShared;
   config.stream = launch.stream;
   config.attrs = &overlap;
   config.numAttrs = launch.overlaps ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, job, launch.workers, launch.gathers);
+  return cudaLaunchKernelEx(&config, kernel, job, launch.gathers);
 }
 
 template <Encoding kEncoding>
@@ -359,9 +417,7 @@ cudaError_t LaunchRows(const Job& job, const Launch& launch) {
 
 }  // namespace
 
-int32_t DecodeWarpsPerMultiprocessor() noexcept {
-  return kWarpsPerBlock * kBlocksPerMultiprocessor;
-}
+int32_t DecodeBlocksPerMultiprocessor() noexcept { return kBlocksPerMultiprocessor; }
 
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept {
   switch (launch.encoding) {

@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/job.h"
 
@@ -18,7 +19,7 @@ inline constexpr int kWarp = 32;
 // Read once: not worth a place in the first-level cache.
 __device__ inline void CopyAsync16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global)
                : "memory");
 }
 __device__ inline void CopyAsync4(void* shared, const void* global) {
@@ -44,6 +45,15 @@ __device__ inline void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// bytes: a multiple of 16; may be 0.
+__device__ inline void PrefetchToSecondLevel(const void* global, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  if (bytes > 0) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+  }
+#endif
+}
+
 // --- Launches that overlap ------------------------------------------------------------------------
 
 __device__ inline void LetNextLaunchStart() {
@@ -63,7 +73,7 @@ __device__ inline void WaitForEarlierLaunch() {
 // sum[16 outputs × 8 rows] += a[16 × 32 inputs] · b[32 × 8], 8-bit integers, exact.
 __device__ inline void MultiplyAdd(int32_t (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                    uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
@@ -123,15 +133,66 @@ __device__ inline float ActivateOnDevice(Activation activation, float v) {
   }
 }
 
-// sum: Σ_g scale·t of one output and row.
-__device__ inline void WriteOutput(const Job& job, int64_t row, int64_t output, float sum) {
-  const float v =
-      ActivateOnDevice(job.activation, job.row_scale[row] * sum + job.bias[output]);
-  const int64_t at = row * job.outputs + output;
+__device__ inline void Store(const Job& job, int64_t at, float v) {
   if (job.half) {
     static_cast<__half*>(job.y)[at] = __float2half_rn(v);
   } else {
     static_cast<float*>(job.y)[at] = v;
+  }
+}
+
+// A block's tile of sums in shared memory, as words: row r at r · kTileStride, an output a word.
+template <int kPanels>
+constexpr int kTileStride = kPanels * kPanelOutputs + 4;  // 4 more, so that no bank is hit twice
+
+// Scales, adds the bias, activates and writes a tile of kPanels · 32 outputs × `rows` rows, whose
+// first are `panel` and `row`; a warp a row, a thread kPanels neighbouring outputs.
+template <int kPanels, typename Value>
+__device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int64_t row, int rows,
+                          int warp, int warps) {
+  static_assert(kPanels == 1 || kPanels == 2 || kPanels == 4);
+  const int lane = threadIdx.x % kWarp;
+  const int64_t first = int64_t{panel} * kPanelOutputs + lane * kPanels;
+  const int exist = static_cast<int>(max(min(job.outputs - first, int64_t{kPanels}), int64_t{0}));
+  float scale[kPanels], bias[kPanels];
+#pragma unroll
+  for (int i = 0; i < kPanels; ++i) {
+    const int32_t of = panel + (lane * kPanels + i) / static_cast<int>(kPanelOutputs);
+    const int64_t at = int64_t{i < exist ? job.scale_ptr[of] : 0} * kPanelOutputs;
+    constexpr bool kScaled = sizeof(Value) == 4 && !std::is_integral_v<Value>;
+    scale[i] = kScaled || i >= exist
+                   ? 1.0f
+                   : job.scale[at + (lane * kPanels + i) % static_cast<int>(kPanelOutputs)];
+    bias[i] = i < exist ? job.bias[first + i] : 0.0f;
+  }
+  const bool whole = exist == kPanels && job.outputs % kPanels == 0;
+#pragma unroll 2
+  for (int r = warp; r < rows; r += warps) {
+    const float row_scale = job.row_scale[row + r];
+    const Value* from = tile + r * kTileStride<kPanels> + lane * kPanels;
+    float v[kPanels];
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) {
+      v[i] = row_scale * (scale[i] * static_cast<float>(from[i])) + bias[i];
+      v[i] = ActivateOnDevice(job.activation, v[i]);
+    }
+    const int64_t at = (row + r) * job.outputs + first;
+    if (!whole) {
+      for (int i = 0; i < exist; ++i) Store(job, at + i, v[i]);
+    } else if (job.half) {
+      alignas(8) __half h[kPanels];
+#pragma unroll
+      for (int i = 0; i < kPanels; ++i) h[i] = __float2half_rn(v[i]);
+      auto* to = static_cast<__half*>(job.y) + at;
+      if constexpr (kPanels == 4) *reinterpret_cast<uint2*>(to) = *reinterpret_cast<uint2*>(h);
+      if constexpr (kPanels == 2) *reinterpret_cast<uint32_t*>(to) = *reinterpret_cast<uint32_t*>(h);
+      if constexpr (kPanels == 1) *to = h[0];
+    } else {
+      auto* to = static_cast<float*>(job.y) + at;
+      if constexpr (kPanels == 4) *reinterpret_cast<float4*>(to) = {v[0], v[1], v[2], v[3]};
+      if constexpr (kPanels == 2) *reinterpret_cast<float2*>(to) = {v[0], v[1]};
+      if constexpr (kPanels == 1) *to = v[0];
+    }
   }
 }
 

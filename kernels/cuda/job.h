@@ -11,13 +11,15 @@
 
 namespace sparsefuse::cuda {
 
+inline constexpr int64_t kArrivals = 8;  // counters a panel
+
 struct Job {
   const uint8_t* weight;
   int64_t plane_bytes;
   const uint16_t* quad;  // null: dense
   const float *scale, *bias;
   const Worker* worker;
-  const int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  const int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
   int64_t outputs;
   int32_t panels, groups_per_panel;  // the latter of a dense layer
   int32_t groups_per_scale;          // that share a row of scales; 0: all of a panel
@@ -26,7 +28,7 @@ struct Job {
   int64_t codes_stride;
   const float* row_scale;  // [rows]: s
   const int32_t* easy;     // [rows]: not 0 for rows that are read in 4 bits; null: none is
-  int32_t* arrived;        // [panels], 0 before and after
+  int32_t* arrived;        // [panels, kArrivals], 0 before and after
   int32_t* slot;           // [slots, …]
   int64_t rows;
   void* y;
@@ -46,6 +48,9 @@ struct Launch {
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.
 cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept;
+// The same on compute capability 9.0, of layers whose panels share inputs by fours and have one row
+// of scales each; wants codes transposed.
+cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept;
 
 }  // namespace sparsefuse::cuda
 

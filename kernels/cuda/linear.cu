@@ -43,16 +43,16 @@ class Parts {
 
 struct PreparedParts {
   Worker* worker;
-  int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
   float* scale;
 };
 PreparedParts TakePrepared(const Plan& plan, Parts& parts) {
-  const auto panels = static_cast<int64_t>(plan.unit_ptr.size());
+  const auto panels = static_cast<int64_t>(plan.group_ptr.size());
   return {parts.Take<Worker>(plan.workers + 1),
           parts.Take<int32_t>(panels),
           parts.Take<int32_t>(panels),
           parts.Take<int32_t>(panels),
-          parts.Take<int32_t>(panels),
+          parts.Take<int32_t>(static_cast<int64_t>(plan.row_ptr.size())),
           parts.Take<int32_t>(static_cast<int64_t>(plan.tile_order.size())),
           parts.Take<float>(int64_t{plan.scale_ptr.back()} * kPanelOutputs)};
 }
@@ -67,7 +67,7 @@ int64_t CodesStride(const LinearShape& shape) {
 }
 WorkParts TakeWork(const Layer& layer, int64_t rows, Parts& parts) {
   return {parts.Take<int8_t>(rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
-          parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels),
+          parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels * kArrivals),
           parts.Take<int32_t>(layer.slots * kSlotWords)};
 }
 
@@ -81,14 +81,14 @@ cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
 
 }  // namespace
 
-int32_t DecodeWarpsPerMultiprocessor() noexcept;
+int32_t DecodeBlocksPerMultiprocessor() noexcept;
 
 cudaError_t SuggestWorkers(int32_t* workers) noexcept {
   int device = 0, count = 0;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  *workers = count * DecodeWarpsPerMultiprocessor();
+  *workers = count * DecodeBlocksPerMultiprocessor();
   return cudaSuccess;
 }
 
@@ -102,17 +102,19 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
                     cudaStream_t stream, Layer* layer) noexcept {
   Parts parts(prepared);
   const PreparedParts to = TakePrepared(plan, parts);
-  int device = 0, multiprocessors = 0, major = 0;
+  int device = 0, multiprocessors = 0, major = 0, minor = 0;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.worker, to.worker, stream));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.unit_ptr, to.unit_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.group_ptr, to.group_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.slot_ptr, to.slot_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.scale_ptr, to.scale_ptr, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.row_ptr, to.row_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.tile_order, to.tile_order, stream));
   const int64_t scales = int64_t{plan.scale_ptr.back()} * kPanelOutputs;
   constexpr unsigned kThreads = 256;
@@ -132,11 +134,12 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
             .runs = plan.runs,
             .multiprocessors = multiprocessors,
             .overlaps_launches = major >= 9,
+            .is_sm90 = major == 9 && minor == 0,
             .worker = to.worker,
-            .unit_ptr = to.unit_ptr,
             .group_ptr = to.group_ptr,
             .slot_ptr = to.slot_ptr,
             .scale_ptr = to.scale_ptr,
+            .row_ptr = to.row_ptr,
             .tile_order = to.tile_order,
             .scale = to.scale};
   return cudaGetLastError();
@@ -156,6 +159,9 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   const WorkParts work = TakeWork(layer, run.rows, parts);
   const bool gated = weights.gate && (run.gate == GateMode::kAlways ||
                                       (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
+  const bool prefills = run.rows > kDecodeRows && !gated;
+  const bool sm90 =
+      prefills && layer.is_sm90 && layer.shared_panels == 4 && shape.scale_groups == 0;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
                                                   .half = run.half,
                                                   .smooth = weights.smooth,
@@ -163,22 +169,23 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                                                   .inputs = shape.inputs,
                                                   .codes = work.codes,
                                                   .codes_stride = CodesStride(shape),
+                                                  .transposed = sm90,
                                                   .row_scale = work.row_scale,
                                                   .easy = gated ? work.easy : nullptr,
                                                   .easy_rows = run.easy_rows,
                                                   .counter = work.arrived,
-                                                  .counters = layer.panels},
-                                                 run.rows, stream));
+                                                  .counters = layer.panels * kArrivals},
+                                                 run.rows, layer.overlaps_launches, stream));
   Job job{.weight = reinterpret_cast<const uint8_t*>(weights.weight),
           .plane_bytes = layer.plane_bytes,
           .quad = shape.sparse ? weights.blocks.quad : nullptr,
           .scale = layer.scale,
           .bias = weights.bias,
           .worker = layer.worker,
-          .unit_ptr = layer.unit_ptr,
           .group_ptr = layer.group_ptr,
           .slot_ptr = layer.slot_ptr,
           .scale_ptr = layer.scale_ptr,
+          .row_ptr = layer.row_ptr,
           .tile_order = layer.tile_order,
           .outputs = shape.outputs,
           .panels = static_cast<int32_t>(layer.panels),
@@ -201,7 +208,8 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                 .multiprocessors = layer.multiprocessors,
                 .overlaps = layer.overlaps_launches,
                 .stream = stream};
-  if (run.rows > kDecodeRows && !gated) return LaunchPrefill(job, launch);
+  if (sm90) return LaunchPrefillSm90(job, launch);
+  if (prefills) return LaunchPrefill(job, launch);
   for (int64_t row = 0; row < run.rows; row += kDecodeRows) {
     job.rows = std::min(kDecodeRows, run.rows - row);
     SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchDecode(job, launch));

@@ -34,9 +34,10 @@ struct Layer {
   bool runs;
   int32_t multiprocessors;
   bool overlaps_launches;  // compute capability 9.0 or more
+  bool is_sm90;            // exactly 9.0
   // Device memory, inside `prepared`:
   const Worker* worker;
-  const int32_t *unit_ptr, *group_ptr, *slot_ptr, *scale_ptr, *tile_order;
+  const int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
   const float* scale;  // [scale_rows, 32]
 };
 

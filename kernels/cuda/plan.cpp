@@ -38,39 +38,46 @@ bool ShareInputs(const LinearShape& shape, const BlockIndex& blocks, int64_t cou
 Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers) {
   const int64_t panels = shape.panels();
   Plan plan;
-  plan.unit_ptr.push_back(0);
   plan.group_ptr.push_back(0);
   plan.scale_ptr.push_back(0);
+  std::vector<int32_t> unit_ptr = {0};  // a unit: a stored group, or a panel that stores none
   for (int64_t p = 0; p < panels; ++p) {
     const auto groups = static_cast<int32_t>(
         shape.sparse ? blocks.group_ptr[p + 1] - blocks.group_ptr[p] : GroupsPerPanel(shape.inputs));
-    plan.unit_ptr.push_back(plan.unit_ptr.back() + std::max(groups, 1));
+    const auto rows = static_cast<int32_t>(shape.ScaleRows(groups));
+    for (int32_t r = 0; r < rows; ++r) {
+      plan.row_ptr.push_back(plan.group_ptr.back() + r * static_cast<int32_t>(shape.scale_groups));
+    }
+    unit_ptr.push_back(unit_ptr.back() + std::max(groups, 1));
     plan.group_ptr.push_back(plan.group_ptr.back() + groups);
-    plan.scale_ptr.push_back(plan.scale_ptr.back() + static_cast<int32_t>(shape.ScaleRows(groups)));
+    plan.scale_ptr.push_back(plan.scale_ptr.back() + rows);
   }
+  plan.row_ptr.push_back(plan.group_ptr.back());
 
-  const int64_t units = plan.unit_ptr.back();
-  const int64_t step = std::max<int64_t>(shape.scale_groups, 1);
+  const int64_t units = unit_ptr.back();
+  const auto step = static_cast<int32_t>(std::max<int64_t>(shape.scale_groups, 1));
+  std::vector<int32_t> start;  // in units
   std::vector<int32_t> segments(static_cast<size_t>(panels), 0);
   size_t panel = 0;
   for (int64_t w = 0; w < workers; ++w) {
-    int64_t unit = units * w / workers;
-    while (unit >= plan.unit_ptr[panel + 1]) ++panel;
-    unit -= (unit - plan.unit_ptr[panel]) % step;
-    if (!plan.worker.empty() && plan.worker.back().unit == unit) continue;
-    plan.worker.push_back({static_cast<int32_t>(unit),
-                           plan.group_ptr[panel] + static_cast<int32_t>(unit) - plan.unit_ptr[panel],
-                           static_cast<int32_t>(panel), 0});
+    const auto unit = static_cast<int32_t>(units * w / workers);
+    while (unit >= unit_ptr[panel + 1]) ++panel;
+    const int32_t row = (unit - unit_ptr[panel]) / step, place = row * step;
+    if (!start.empty() && start.back() == unit_ptr[panel] + place) continue;
+    start.push_back(unit_ptr[panel] + place);
+    plan.worker.push_back({plan.group_ptr[panel] + place, plan.scale_ptr[panel] + row,
+                           static_cast<int32_t>(panel), 0, 0});
   }
-  plan.workers = static_cast<int32_t>(plan.worker.size());
-  plan.worker.push_back({static_cast<int32_t>(units), plan.group_ptr.back(),
-                         static_cast<int32_t>(panels), 0});
-  for (int32_t w = 0; w < plan.workers; ++w) {
-    Worker& from = plan.worker[static_cast<size_t>(w)];
-    const Worker& to = plan.worker[static_cast<size_t>(w) + 1];
-    from.segment = segments[static_cast<size_t>(from.panel)];
-    for (auto p = static_cast<size_t>(from.panel);
-         p < segments.size() && plan.unit_ptr[p] < to.unit; ++p) {
+  plan.workers = static_cast<int32_t>(start.size());
+  start.push_back(static_cast<int32_t>(units));
+  const auto end = static_cast<int32_t>(panels);
+  plan.worker.push_back({plan.group_ptr.back(), plan.scale_ptr.back(), end, end, 0});
+  for (size_t w = 0; w + 1 < plan.worker.size(); ++w) {
+    Worker& worker = plan.worker[w];
+    auto p = static_cast<size_t>(worker.first_panel);
+    worker.segment = segments[p];
+    for (; p < segments.size() && unit_ptr[p] < start[w + 1]; ++p) {
+      worker.last_panel = static_cast<int32_t>(p);
       ++segments[p];
     }
   }

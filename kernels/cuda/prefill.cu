@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kRowWarps = 4;
 constexpr int kStages = 4;
+constexpr int kTurnedRows = 128;  // of a tile, on the way out
 
 template <int kWarpPanels_, int kPanelWarps_, int kRowTiles_, bool kManyScales_>
 struct Tile {
@@ -176,11 +177,17 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
                        row_warp * T::kRowTiles * kWarp + lane;
 #pragma unroll
     for (int r = 0; r < T::kRowTiles; ++r) {
+      // Both halves of the inputs in turn, so that products in a row are of different sums.
       const uint4 b = rows[r * kWarp];
 #pragma unroll
-      for (int p = 0; p < T::kWarpPanels; ++p) {
-        MultiplyAddGroup(sum[p][0][r], w[p][0], w[p][1], b);
-        MultiplyAddGroup(sum[p][1][r], w[p][2], w[p][3], b);
+      for (int i = 0; i < 2 * T::kWarpPanels; ++i) {
+        const uint4 &upper = w[i / 2][i % 2 * 2], &lower = w[i / 2][i % 2 * 2 + 1];
+        MultiplyAdd(sum[i / 2][i % 2][r], upper.x, lower.x, upper.y, lower.y, b.x, b.y);
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * T::kWarpPanels; ++i) {
+        const uint4 &upper = w[i / 2][i % 2 * 2], &lower = w[i / 2][i % 2 * 2 + 1];
+        MultiplyAdd(sum[i / 2][i % 2][r], upper.z, lower.z, upper.w, lower.w, b.z, b.w);
       }
     }
     if constexpr (T::kManyScales) {
@@ -204,56 +211,42 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
       ++scale_row;
     }
   }
+  // The stages are done with: the tile takes their place, turned round, so that whole rows of
+  // outputs are written.
   WaitForCopies<0>();
   __syncthreads();
-
-  // Each warp turns its tile round in shared memory, two tiles of rows at a time, and writes whole
-  // rows of outputs.
-  constexpr int kOutputs = T::kWarpPanels * kPanelOutputs, kStride = kOutputs + 4, kPart = 16;
-  auto* const part = reinterpret_cast<Value*>(shared) + warp * kPart * kStride;
-  float scales[T::kWarpPanels];
+  auto* const turned = reinterpret_cast<Value*>(shared);
+  for (int part = 0; part < T::kRows / kTurnedRows; ++part) {
+    if (row_warp * T::kRowTiles * 8 / kTurnedRows == part) {
 #pragma unroll
-  for (int p = 0; p < T::kWarpPanels; ++p) {
-    const int32_t panel = first_panel + panel_warp * T::kWarpPanels + p;
-    scales[p] = T::kManyScales || panel >= job.panels
-                    ? 1.0f
-                    : job.scale[int64_t{job.scale_ptr[panel]} * kPanelOutputs + lane];
-  }
-#pragma unroll
-  for (int r = 0; r < T::kRowTiles; r += 2) {
-#pragma unroll
-    for (int i = 0; i < T::kWarpPanels * 16; ++i) {
-      const int p = i / 16, half = i / 8 % 2, tile_row = i / 4 % 2;
-      const int row = tile_row * 8 + lane % 4 * 2 + i % 2;
-      const int output = p * kPanelOutputs + half * 16 + i % 4 / 2 * 8 + lane / 4;
-      if constexpr (T::kManyScales) {
-        part[row * kStride + output] = result[p][half][r + tile_row][i % 4];
-      } else {
-        part[row * kStride + output] = Unscale<kEncoding>(sum[p][half][r + tile_row][i % 4]);
+      for (int i = 0; i < 8 * T::kRowTiles * T::kWarpPanels; ++i) {
+        const int p = i / (8 * T::kRowTiles), half = i / (4 * T::kRowTiles) % 2;
+        const int tile_of_rows = i / 4 % T::kRowTiles;
+        const int row = (row_warp * T::kRowTiles + tile_of_rows) * 8 + lane % 4 * 2 + i % 2;
+        const int output = (panel_warp * T::kWarpPanels + p) * static_cast<int>(kPanelOutputs) +
+                           half * 16 + i % 4 / 2 * 8 + lane / 4;
+        Value value;
+        if constexpr (T::kManyScales) {
+          value = result[p][half][tile_of_rows][i % 4];
+        } else {
+          value = Unscale<kEncoding>(sum[p][half][tile_of_rows][i % 4]);
+        }
+        turned[row % kTurnedRows * kTileStride<T::kPanels> + output] = value;
       }
     }
-    __syncwarp();
-    const int64_t row = first_row + row_warp * T::kRowTiles * 8 + r * 8;
-    const int rows = static_cast<int>(min(int64_t{kPart}, job.rows - row));
-#pragma unroll 1
-    for (int i = 0; i < rows; ++i) {
-#pragma unroll
-      for (int p = 0; p < T::kWarpPanels; ++p) {
-        const int64_t output =
-            (int64_t{first_panel} + panel_warp * T::kWarpPanels + p) * kPanelOutputs + lane;
-        if (output >= job.outputs) continue;
-        const Value value = part[i * kStride + p * kPanelOutputs + lane];
-        WriteOutput(job, row + i, output, scales[p] * static_cast<float>(value));
-      }
-    }
-    __syncwarp();
+    __syncthreads();
+    const int64_t row = first_row + part * kTurnedRows;
+    WriteTile<T::kPanels>(job, turned, first_panel, row,
+                          static_cast<int>(min(int64_t{kTurnedRows}, job.rows - row)), warp,
+                          T::kThreads / kWarp);
+    __syncthreads();
   }
 }
 
 template <Encoding kEncoding, typename T, bool kGather>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = PrefillKernel<kEncoding, T, kGather>;
-  constexpr int kTurned = T::kPanelWarps * kRowWarps * 16 * (T::kWarpPanels * 32 + 4) * 4;
+  constexpr int kTurned = kTurnedRows * kTileStride<T::kPanels> * 4;
   constexpr int kShared =
       kStages * kStageBytes<kEncoding, T> > kTurned ? kStages * kStageBytes<kEncoding, T> : kTurned;
   static const cudaError_t allowed =

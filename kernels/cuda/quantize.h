@@ -15,6 +15,7 @@ struct QuantizeJob {
   int64_t inputs;
   int8_t* codes;         // [rows, codes_stride], zeros beyond the inputs
   int64_t codes_stride;  // a multiple of 64, at least inputs + 4
+  bool transposed;       // of every 64 inputs, quad 4a + b in the place of quad 4b + a
   float* row_scale;      // [rows]
   int32_t* easy;         // [rows], or null
   unsigned long long* easy_rows;  // counts them; or null
@@ -22,8 +23,9 @@ struct QuantizeJob {
   int64_t counters;
 };
 
-// rows ≥ 1.
-cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, cudaStream_t stream) noexcept;
+// rows ≥ 1. overlaps: may start while the launch before it still runs, for which it waits itself.
+cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, bool overlaps,
+                           cudaStream_t stream) noexcept;
 
 }  // namespace sparsefuse::cuda
 

@@ -1,6 +1,6 @@
 // Times the linear layers on a GPU beside cuBLASLt's products in float16 and int8, and prints JSON.
 //
-//   bench_cuda [--quick]
+//   bench_cuda [--quick | --decode]      one size only; few rows only
 //
 // Every figure is the best of five replays of a captured graph of 50 or more launches, over copies of the
 // weights that together exceed the second-level cache several times. "us" is the whole operator:
@@ -261,13 +261,14 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
              .inputs = inputs,
              .codes = reinterpret_cast<int8_t*>(w),
              .codes_stride = stride,
+             .transposed = false,
              .row_scale = reinterpret_cast<float*>(w + m * stride),
              .easy = mode == GateMode::kOff ? nullptr
                                             : reinterpret_cast<int32_t*>(w + m * (stride + 4)),
              .easy_rows = nullptr,
              .counter = reinterpret_cast<int32_t*>(w + m * (stride + 8)),
-             .counters = plan.unit_ptr.back() > 0 ? layers[0].panels : 0},
-            m, stream));
+             .counters = layers[0].panels * 8},
+            m, layers[0].overlaps_launches, stream));
       });
       const bool high_only = mode != GateMode::kOff;
       const auto read = static_cast<double>(high_only ? bytes / 2 + quad.size() * 2 : all_bytes);
@@ -292,20 +293,29 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
   return results;
 }
 
-int Main(bool quick) {
+int Main(bool quick, bool decode) {
   SPARSEFUSE_CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cudaDeviceProp device;
   SPARSEFUSE_CHECK_CUDA(cudaGetDeviceProperties(&device, 0));
   json report{{"card", device.name}, {"multiprocessors", device.multiProcessorCount}};
 
-  constexpr size_t kCopied = size_t{1} << 30;
-  double copy;
+  constexpr size_t kCopied = size_t{1} << 31;
+  double copy = 0;
   {
     const DeviceArray<std::byte> from(kCopied), to(kCopied);
-    copy = 2.0 * kCopied / Seconds([&](int) {
-             SPARSEFUSE_CHECK_CUDA(cudaMemcpyAsync(to.get(), from.get(), kCopied,
-                                                   cudaMemcpyDeviceToDevice, stream));
-           }, 5);
+    cudaEvent_t before, after;
+    SPARSEFUSE_CHECK_CUDA(cudaEventCreate(&before));
+    SPARSEFUSE_CHECK_CUDA(cudaEventCreate(&after));
+    for (int i = 0; i < 6; ++i) {
+      SPARSEFUSE_CHECK_CUDA(cudaEventRecord(before, stream));
+      SPARSEFUSE_CHECK_CUDA(cudaMemcpyAsync(to.get(), from.get(), kCopied,
+                                            cudaMemcpyDeviceToDevice, stream));
+      SPARSEFUSE_CHECK_CUDA(cudaEventRecord(after, stream));
+      SPARSEFUSE_CHECK_CUDA(cudaEventSynchronize(after));
+      float ms;
+      SPARSEFUSE_CHECK_CUDA(cudaEventElapsedTime(&ms, before, after));
+      copy = std::max(copy, 2.0 * kCopied / (ms * 1e-3));
+    }
   }
   report["copy_GB/s"] = Rounded(copy * 1e-9);
 
@@ -341,6 +351,7 @@ int Main(bool quick) {
       }
       for (const int64_t m : {1, 8, 16, 512, 4096}) {
         json point{{"K", inputs}, {"N", outputs}, {"M", m}};
+        if (decode && m > 16) continue;
         for (const bool int8 : {false, true}) {
           const double seconds =
               lt.Time(m, outputs, inputs, int8, pointers, buffers.x.get(), buffers.y.get(),
@@ -350,7 +361,8 @@ int Main(bool quick) {
         baseline.push_back(point);
       }
     }
-    const auto add = [&](const Case& c, const std::vector<int64_t>& rows, bool gated = false) {
+    const auto add = [&](const Case& c, std::vector<int64_t> rows, bool gated = false) {
+      if (decode) std::erase_if(rows, [](int64_t m) { return m > 16; });
       const std::vector<GateMode> gates =
           gated ? std::vector{GateMode::kAlways} : std::vector{GateMode::kOff};
       for (json& point : TimeLayer(inputs, outputs, c, rows, gates, buffers, copy)) {
@@ -394,7 +406,8 @@ int Main(bool quick) {
 
 int main(int argc, char** argv) {
   try {
-    return sparsefuse::test::Main(argc > 1 && std::strcmp(argv[1], "--quick") == 0);
+    const auto has = [&](const char* flag) { return argc > 1 && std::strcmp(argv[1], flag) == 0; };
+    return sparsefuse::test::Main(has("--quick"), has("--decode"));
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
