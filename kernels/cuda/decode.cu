@@ -2,17 +2,20 @@
 // slice of the stored groups (plan.h), its warps taking turns: warp w of W has the groups w, w + W, …
 // (where a panel has several rows of scales: the groups of the rows w, w + W, …). Each thread copies,
 // ahead of time, just the bytes that it will multiply, so that streaming needs no barrier. At a
-// panel's end the warps' sums meet in shared memory, and warp i finishes the i-th eighth of them.
+// panel's end the warps leave their sums in shared memory and go on; two more warps, one for each half
+// of a panel's outputs, add them up and finish them.
 
 #include "kernels/cuda/device.cuh"
 
 namespace sparsefuse::cuda {
 namespace {
 
-constexpr int kWarps = 8;  // of a block
-static_assert(kWarps == kArrivals);
+constexpr int kWarps = 8;      // of a block, that stream
+constexpr int kFinishers = 2;  // warps that finish panels
+static_assert(kFinishers == kArrivals);
+constexpr int kThreads = (kWarps + kFinishers) * kWarp;
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kSharedBytes = 112 << 10;  // of a block
+constexpr int kSharedBytes = 111 << 10;  // of a block, for rings and sums
 constexpr int kTileRows = 8;
 
 __host__ __device__ constexpr int PlaneLoads(Encoding encoding) {  // of 16 bytes, a thread and group
@@ -53,15 +56,6 @@ class Stream {
       CopyPlane(s, next_, 0);
       Advance();
     }
-#ifdef PREFETCH
-    if (!kManyScales && lane_ == 0) {
-      for (int i = 0; i < PREFETCH / PlaneBytes(kEncoding) && next_ < end_; ++i, Advance()) {
-        PrefetchToSecondLevel(job.weight + int64_t{next_} * PlaneBytes(kEncoding),
-                              static_cast<int>(PlaneBytes(kEncoding)));
-      }
-    }
-    __syncwarp();
-#endif
     next_ = first;
     row_ = first_row;
     stop_ = first_stop;
@@ -254,21 +248,24 @@ struct Sums {
   }
 };
 
+// Where a block's sums meet: two places, used in turn, each with the sums of every warp.
+struct Meeting {
+  Barrier full[2], empty[2];
+};
+constexpr int kMeetingBytes = 128;
+static_assert(sizeof(Meeting) <= kMeetingBytes);
+
+// What a panel comes to: integers where it has one row of scales, else floats with scales in them.
+template <bool kManyScales>
+using Sum = std::conditional_t<kManyScales, float, int32_t>;
+
+// The streaming warps' work. parts: [2][kWarps][8 · kTiles values][lanes].
 template <Encoding kEncoding, int kTiles, bool kManyScales>
-__global__ void __launch_bounds__(kWarps * kWarp, kBlocksPerMultiprocessor)
-    DecodeKernel(const __grid_constant__ Job job, bool gathers) {
-  // What a panel comes to: integers where it has one row of scales, else floats with scales in them.
-  using Value = std::conditional_t<kManyScales, float, int32_t>;
+__device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to, bool gathers,
+                            uint4* ring, Meeting& meeting, Sum<kManyScales>* parts) {
   constexpr int kValues = 8 * kTiles, kPart = kValues * kWarp;
-  extern __shared__ uint4 shared[];
-  auto* const parts = reinterpret_cast<Value*>(shared);  // [2][kWarps][kValues][lanes]
-  uint4* const rings = shared + 2 * kWarps * kPartWords<kTiles>;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  LetNextLaunchStart();
-  const Worker from = job.worker[blockIdx.x], to = job.worker[blockIdx.x + 1];
-  Stream<kEncoding, kTiles, kManyScales> stream(
-      job, rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>, from, to,
-      warp, gathers);
+  Stream<kEncoding, kTiles, kManyScales> stream(job, ring, from, to, warp, gathers);
   WaitForEarlierLaunch();
   uint32_t hard[kTiles];
   bool any_hard = false;
@@ -281,33 +278,13 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocksPerMultiprocessor)
   any_hard = __any_sync(~0u, any_hard);
   stream.Start(any_hard);
 
-  // What this thread finishes of every panel: value `warp` of each tile.
-  const int half = warp / 4, of_eighth = half * 2 + warp % 4 / 2;  // 8 outputs
-  float row_scale[kTiles];
-  int64_t row[kTiles];
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    row[tile] = tile * kTileRows + lane % 4 * 2 + warp % 2;
-    row_scale[tile] = row[tile] < job.rows ? job.row_scale[row[tile]] : 0.0f;
-  }
-
   int32_t mine = (kManyScales ? from.scale_row : from.group) + warp;  // a row, or a group
   for (int32_t panel = from.first_panel; panel <= from.last_panel; ++panel) {
     const int32_t stop = kManyScales ? min(job.scale_ptr[panel + 1], to.scale_row)
                                      : min(job.group_ptr[panel + 1], to.group);
-    const int64_t output = int64_t{panel} * kPanelOutputs + of_eighth * 8 + lane / 4;
-    const int32_t first_slot = job.slot_ptr[panel], slots = job.slot_ptr[panel + 1] - first_slot;
-    float bias = 0, scale = 1;  // asked for now, long before they are needed
-    if (output < job.outputs) {
-      bias = job.bias[output];
-      if (!kManyScales) {
-        scale = job.scale[int64_t{job.scale_ptr[panel]} * kPanelOutputs + of_eighth * 8 + lane / 4];
-      }
-    }
-
     Sums<kEncoding, kTiles> sums;
     sums.Clear();
-    Value result[kValues] = {};
+    Sum<kManyScales> result[kValues] = {};
     const auto take = [&] {
       stream.Take([&](const uint4* w, const uint4* b) { sums.Add(w, b, hard, any_hard); });
     };
@@ -331,54 +308,111 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocksPerMultiprocessor)
         result[i] = sums.Total(i / (4 * kTiles), i / 4 % kTiles, i % 4);
       }
     }
-
-    // The place of two panels ago: all have read it before they came to the barrier in between.
-    Value* const met = parts + panel % 2 * kWarps * kPart;
+    const int use = panel - from.first_panel, place = use % 2;
+    if (use >= 2) WaitFor(&meeting.empty[place], use / 2 % 2 ^ 1);
 #pragma unroll
     for (int i = 0; i < kValues; ++i) {
-      const int at = i / (4 * kTiles) * 4 + i % 4 + i / 4 % kTiles * kWarps;  // tile by tile
-      met[warp * kPart + at * kWarp + lane] = result[i];
+      parts[(place * kWarps + warp) * kPart + i * kWarp + lane] = result[i];
     }
-    __syncthreads();
-    Value value[kTiles] = {};
+    __syncwarp();
+    if (lane == 0) Arrive(&meeting.full[place]);
+  }
+}
+
+// Warp `half` of those that finish: outputs 16 · half … 16 · half + 15 of every panel.
+template <int kTiles, bool kManyScales>
+__device__ void FinishPanels(const Job& job, const Worker& from, const Worker& to, int half,
+                             Meeting& meeting, const Sum<kManyScales>* parts) {
+  constexpr int kValues = 4 * kTiles, kPart = 2 * kValues * kWarp;  // ours; a warp's in a place
+  const int lane = threadIdx.x % kWarp;
+  WaitForEarlierLaunch();
+  float row_scale[kTiles * 2];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+  for (int i = 0; i < 2 * kTiles; ++i) {
+    const int64_t row = i / 2 * kTileRows + lane % 4 * 2 + i % 2;
+    row_scale[i] = row < job.rows ? job.row_scale[row] : 0.0f;
+  }
+  for (int32_t panel = from.first_panel; panel <= from.last_panel; ++panel) {
+    const int64_t output = int64_t{panel} * kPanelOutputs + half * 16 + lane / 4;  // and 8 further
+    const int32_t first_slot = job.slot_ptr[panel], slots = job.slot_ptr[panel + 1] - first_slot;
+    const float* scales = job.scale + int64_t{job.scale_ptr[panel]} * kPanelOutputs;
+    float bias[2], scale[2];
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        value[tile] += met[w * kPart + (tile * kWarps + warp) * kWarp + lane];
+    for (int i = 0; i < 2; ++i) {
+      bias[i] = output + i * 8 < job.outputs ? job.bias[output + i * 8] : 0.0f;
+      scale[i] = kManyScales ? 1.0f : scales[half * 16 + lane / 4 + i * 8];
+    }
+    const int use = panel - from.first_panel, place = use % 2;
+    WaitFor(&meeting.full[place], use / 2 % 2);
+    Sum<kManyScales> value[kValues] = {};
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) {
+        value[i] += parts[(place * kWarps + w) * kPart + (half * kValues + i) * kWarp + lane];
       }
     }
+    __syncwarp();
+    if (lane == 0) Arrive(&meeting.empty[place]);
+
     if (slots > 0) {
       const int32_t segment = panel == from.first_panel ? from.segment : 0;
-      auto* slot = reinterpret_cast<Value*>(job.slot) + int64_t{first_slot} * kPart + lane;
+      auto* slot = reinterpret_cast<Sum<kManyScales>*>(job.slot) + int64_t{first_slot} * kPart +
+                   half * kValues * kWarp + lane;
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        __stcg(slot + segment * kPart + (tile * kWarps + warp) * kWarp, value[tile]);
-      }
+      for (int i = 0; i < kValues; ++i) __stcg(slot + segment * kPart + i * kWarp, value[i]);
       __threadfence();
       __syncwarp();
       int32_t before = 0;
-      if (lane == 0) before = atomicAdd(&job.arrived[panel * kWarps + warp], 1);
+      if (lane == 0) before = atomicAdd(&job.arrived[panel * kFinishers + half], 1);
       before = __shfl_sync(~0u, before, 0);
       if (before != slots - 1) continue;
       __threadfence();
-      if (lane == 0) job.arrived[panel * kWarps + warp] = 0;
+      if (lane == 0) job.arrived[panel * kFinishers + half] = 0;
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) value[tile] = 0;
-#pragma unroll 4
+      for (int i = 0; i < kValues; ++i) value[i] = 0;
+#pragma unroll 2
       for (int32_t s = 0; s < slots; ++s) {
 #pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          value[tile] += __ldcg(slot + s * kPart + (tile * kWarps + warp) * kWarp);
-        }
+        for (int i = 0; i < kValues; ++i) value[i] += __ldcg(slot + s * kPart + i * kWarp);
       }
     }
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      if (row[tile] >= job.rows || output >= job.outputs) continue;
-      const float v = row_scale[tile] * (scale * static_cast<float>(value[tile])) + bias;
-      Store(job, row[tile] * job.outputs + output, ActivateOnDevice(job.activation, v));
+    for (int i = 0; i < kValues; ++i) {
+      const int64_t row = i / 4 * kTileRows + lane % 4 * 2 + i % 2;
+      const int64_t at = output + i % 4 / 2 * 8;
+      if (row >= job.rows || at >= job.outputs) continue;
+      const float v = row_scale[i / 4 * 2 + i % 2] *
+                          (scale[i % 4 / 2] * static_cast<float>(value[i])) +
+                      bias[i % 4 / 2];
+      Store(job, row * job.outputs + at, ActivateOnDevice(job.activation, v));
     }
+  }
+}
+
+template <Encoding kEncoding, int kTiles, bool kManyScales>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    DecodeKernel(const __grid_constant__ Job job, bool gathers) {
+  extern __shared__ uint4 shared[];
+  auto& meeting = *reinterpret_cast<Meeting*>(shared);
+  uint4* const parts = shared + kMeetingBytes / sizeof(uint4);
+  uint4* const rings = parts + 2 * kWarps * kPartWords<kTiles>;
+  auto* const sums = reinterpret_cast<Sum<kManyScales>*>(parts);
+  const int warp = threadIdx.x / kWarp;
+  LetNextLaunchStart();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      InitBarrier(&meeting.full[i], kWarps);
+      InitBarrier(&meeting.empty[i], kFinishers);
+    }
+  }
+  __syncthreads();
+  const Worker from = job.worker[blockIdx.x], to = job.worker[blockIdx.x + 1];
+  if (warp < kWarps) {
+    uint4* const ring = rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>;
+    StreamSlice<kEncoding, kTiles, kManyScales>(job, from, to, gathers, ring, meeting, sums);
+  } else {
+    FinishPanels<kTiles, kManyScales>(job, from, to, warp - kWarps, meeting, sums);
   }
 }
 
@@ -386,6 +420,7 @@ template <Encoding kEncoding, int kTiles, bool kManyScales>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = DecodeKernel<kEncoding, kTiles, kManyScales>;
   constexpr size_t kShared =
+      kMeetingBytes +
       sizeof(uint4) * kWarps *
       (2 * kPartWords<kTiles> + kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>);
   static const cudaError_t allowed = cudaFuncSetAttribute(
@@ -396,7 +431,7 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(launch.workers));
-  config.blockDim = dim3(kWarps * kWarp);
+  config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = kShared;
   config.stream = launch.stream;
   config.attrs = &overlap;

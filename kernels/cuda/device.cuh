@@ -45,13 +45,35 @@ __device__ inline void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// bytes: a multiple of 16; may be 0.
-__device__ inline void PrefetchToSecondLevel(const void* global, int bytes) {
-#if __CUDA_ARCH__ >= 900
-  if (bytes > 0) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-  }
-#endif
+// --- Barriers in shared memory of which one side only arrives --------------------------------------
+
+using Barrier = uint64_t;
+
+__device__ inline uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+__device__ inline void InitBarrier(Barrier* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
+               : "memory");
+}
+__device__ inline void Arrive(Barrier* barrier) {
+  [[maybe_unused]] uint64_t state;
+  asm volatile("mbarrier.arrive.shared.b64 %0, [%1];"
+               : "=l"(state)
+               : "r"(SharedAddress(barrier))
+               : "memory");
+}
+// Until the phase of this parity (0 for the first) is complete.
+__device__ inline void WaitFor(Barrier* barrier, int parity) {
+  uint32_t done;
+  do {
+    asm volatile(
+        "{\n .reg .pred p;\n mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+        " selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(SharedAddress(barrier)), "r"(parity)
+        : "memory");
+  } while (!done);
 }
 
 // --- Launches that overlap ------------------------------------------------------------------------

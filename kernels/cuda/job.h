@@ -11,7 +11,7 @@
 
 namespace sparsefuse::cuda {
 
-inline constexpr int64_t kArrivals = 8;  // counters a panel
+inline constexpr int64_t kArrivals = 2;  // counters a panel
 
 struct Job {
   const uint8_t* weight;
@@ -24,7 +24,7 @@ struct Job {
   int32_t panels, groups_per_panel;  // the latter of a dense layer
   int32_t groups_per_scale;          // that share a row of scales; 0: all of a panel
 
-  const int8_t* codes;  // [rows, codes_stride]: q, then zeros
+  const int8_t* codes;  // [rows, codes_stride]: q, then zeros; or tiles (quantize.h)
   int64_t codes_stride;
   const float* row_scale;  // [rows]: s
   const int32_t* easy;     // [rows]: not 0 for rows that are read in 4 bits; null: none is
@@ -49,7 +49,7 @@ cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.
 cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept;
 // The same on compute capability 9.0, of layers whose panels share inputs by fours and have one row
-// of scales each; wants codes transposed.
+// of scales each; wants tiled codes.
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept;
 
 }  // namespace sparsefuse::cuda

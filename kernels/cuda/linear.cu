@@ -66,7 +66,10 @@ int64_t CodesStride(const LinearShape& shape) {
   return (GroupsPerPanel(shape.inputs) + 1) * kGroupInputs;
 }
 WorkParts TakeWork(const Layer& layer, int64_t rows, Parts& parts) {
-  return {parts.Take<int8_t>(rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
+  // Whole tiles where there may be tiles.
+  const int64_t code_rows =
+      rows > kDecodeRows ? (rows + kTileRowsSm90 - 1) / kTileRowsSm90 * kTileRowsSm90 : rows;
+  return {parts.Take<int8_t>(code_rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
           parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels * kArrivals),
           parts.Take<int32_t>(layer.slots * kSlotWords)};
 }
@@ -169,7 +172,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                                                   .inputs = shape.inputs,
                                                   .codes = work.codes,
                                                   .codes_stride = CodesStride(shape),
-                                                  .transposed = sm90,
+                                                  .tiled = sm90,
                                                   .row_scale = work.row_scale,
                                                   .easy = gated ? work.easy : nullptr,
                                                   .easy_rows = run.easy_rows,

@@ -3,23 +3,26 @@
 // time. Weights stay packed until a warp has its 16 outputs in registers.
 //
 //             256 rows of X              Two warp groups, 64 outputs (2 panels) each; every warp holds
-//           ┌──────────────┐             16 outputs × 256 rows of sums. Activations come with the
-//   group 0 │ 64 outputs   │             quads of every 64 inputs in the order of a transposed 4 × 4
-//   group 1 │ 64 outputs   │             matrix (QuantizeJob::transposed), which is the order in
-//           └──────────────┘             which a thread meets the weights of layout 1.
+//           ┌──────────────┐             16 outputs × 256 rows of sums. A thread of a third group has both operands
+//   group 0 │ 64 outputs   │             copied: a group of a panel is one piece of memory, and so are
+//   group 1 │ 64 outputs   │             256 rows × 64 inputs of tiled codes (quantize.h), whose order
+//           └──────────────┘             is that in which a thread meets the weights of layout 1.
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/quantize.h"
 
 namespace sparsefuse::cuda {
 namespace {
 
-constexpr int kPanels = 4, kRows = 256, kThreads = 256;
+constexpr int kPanels = 4, kRows = kTileRowsSm90;
+constexpr int kWarps = 8, kThreads = (kWarps + 4) * kWarp;  // and the group that copies
 constexpr int kRowBytes = kRows * kGroupInputs;
 constexpr int kPart = 64;  // sums of one product: 64 outputs × 128 rows, a thread's share
 
 template <Encoding kEncoding>
 constexpr int kStageBytes = kPanels * static_cast<int>(GroupBytes(kEncoding)) + kRowBytes;
-constexpr int kStages = 6;
+constexpr int kStages = 8;
+constexpr int kAlign = 1024;  // of the first stage; before it lie the barriers
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -51,13 +54,27 @@ template <int kPending>
 __device__ void WaitForProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
-// What this thread wrote to shared memory becomes visible to products.
-__device__ void ShowToProducts() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ void SyncConsumers() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kWarps * kWarp) : "memory");
+}
 
-// Where the 16-byte piece of a row lies among the 64 bytes of each: pieces of neighbouring pairs of
-// rows change places ("64-byte swizzle"), so that neither side hits a bank twice.
-__device__ int Swizzled(int row, int piece) { return row * 4 + (piece ^ row / 2 % 4); }
-// 8 rows of so many bytes lie together: 512.
+// One arrival, and `bytes` that copies will bring.
+__device__ void ArriveAndExpect(Barrier* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                   SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+// Tells the barrier when the bytes are there.
+__device__ void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// Of rows of 64 bytes, 8 of them together, with 64-byte swizzle.
 __device__ uint64_t Describe(const void* shared) {
   const auto address = static_cast<uint64_t>(__cvta_generic_to_shared(shared));
   return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{512 >> 4} << 32 | uint64_t{2} << 62;
@@ -92,98 +109,61 @@ __device__ Pair ReadWeights(const uint8_t* panel, int half, int lane) {
   }
 }
 
-// Copies groups of weights and activations into stages.
-template <Encoding kEncoding>
-class Copier {
- public:
-  __device__ Copier(const Job& job, int32_t panel, int64_t row) : job_(job) {
-    const int32_t first = job.group_ptr[panel];
-    next_ = first;
-    end_ = job.group_ptr[panel + 1];
-    first_ = first;
-#pragma unroll
-    for (int i = 0; i < kWeightCopies; ++i) {
-      const int piece = threadIdx.x + i * kThreads;
-      const int of_panel = piece / kPanelPieces, plane = piece / kPlanePieces % kPlanes;
-      const int32_t p = min(panel + of_panel, job.panels - 1);
-      weight_[i] = job.weight + plane * job.plane_bytes +
-                   int64_t{job.group_ptr[p]} * PlaneBytes(kEncoding) + piece % kPlanePieces * 16;
-    }
-#pragma unroll
-    for (int i = 0; i < kRowCopies; ++i) {
-      const int piece = threadIdx.x + i * kThreads;
-      const int64_t r = min(row + piece / 4, job.rows - 1);
-      row_[i] = job.codes + r * job.codes_stride + piece % 4 * 16;
-    }
-    quad_ = Quad(next_);
-  }
-  __device__ int32_t groups() const { return end_ - first_; }
-
-  // The next group, if there is one. Rows that do not exist are copies of the last one.
-  __device__ void Copy(uint8_t* stage) {
-    if (next_ < end_) {
-      const int64_t offset = int64_t{next_ - first_} * PlaneBytes(kEncoding);
-#pragma unroll
-      for (int i = 0; i < kWeightCopies; ++i) {
-        CopyAsync16(stage + (threadIdx.x + i * kThreads) * 16, weight_[i] + offset);
-      }
-      uint8_t* const rows = stage + kPanels * GroupBytes(kEncoding);
-#pragma unroll
-      for (int i = 0; i < kRowCopies; ++i) {
-        const int piece = threadIdx.x + i * kThreads;
-        CopyAsync16(rows + Swizzled(piece / 4, piece % 4) * 16, row_[i] + quad_ * 4);
-      }
-      ++next_;
-      quad_ = Quad(next_);
-    }
-    CommitCopies();
-  }
-
- private:
-  static constexpr int kPlanes = IsNested(kEncoding) ? 2 : 1;
-  static constexpr int kPlanePieces = static_cast<int>(PlaneBytes(kEncoding)) / 16;
-  static constexpr int kPanelPieces = kPlanes * kPlanePieces;
-  static constexpr int kWeightCopies = kPanels * kPanelPieces / kThreads;
-  static constexpr int kRowCopies = kRowBytes / 16 / kThreads;
-
-  __device__ int32_t Quad(int32_t group) const {  // the first one
-    if (!job_.quad) return (group - first_) * kGroupQuads;
-    return group < end_ ? job_.quad[int64_t{group} * kGroupQuads] : 0;
-  }
-
-  const Job& job_;
-  int32_t first_, next_, end_, quad_;
-  const uint8_t* weight_[kWeightCopies];
-  const int8_t* row_[kRowCopies];
+struct Barriers {
+  Barrier full[kStages], empty[kStages];
 };
 
 template <Encoding kEncoding>
-__device__ void Product(const Job& job, uint8_t* ring) {
-  constexpr int kStage = kStageBytes<kEncoding>;
+__device__ void CopyStages(const Job& job, uint8_t* ring, Barriers& barriers, int32_t panel,
+                           int64_t row, int32_t groups) {
+  constexpr int kPlane = static_cast<int>(PlaneBytes(kEncoding));
+  constexpr int kPlanes = IsNested(kEncoding) ? 2 : 1;
+  const uint8_t* weights[kPanels];
+#pragma unroll
+  for (int p = 0; p < kPanels; ++p) {  // panels that do not exist: the last one again
+    const int32_t of = min(panel + p, job.panels - 1);
+    weights[p] = job.weight + int64_t{job.group_ptr[of]} * kPlane;
+  }
+  const int32_t first_group = job.group_ptr[panel];
+  const int8_t* rows = job.codes + row * job.codes_stride;
+  WaitForEarlierLaunch();
+  int32_t next_quad = job.quad && groups > 0 ? job.quad[int64_t{first_group} * kGroupQuads] : 0;
+  for (int32_t i = 0; i < groups; ++i) {
+    const int stage = i % kStages;
+    const int32_t group = job.quad ? next_quad / static_cast<int>(kGroupQuads) : i;
+    if (job.quad && i + 1 < groups) {
+      next_quad = job.quad[int64_t{first_group + i + 1} * kGroupQuads];
+    }
+    if (i >= kStages) WaitFor(&barriers.empty[stage], i / kStages % 2 ^ 1);
+    Barrier* const full = &barriers.full[stage];
+    uint8_t* to = ring + stage * kStageBytes<kEncoding>;
+    ArriveAndExpect(full, kStageBytes<kEncoding>);
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+#pragma unroll
+      for (int plane = 0; plane < kPlanes; ++plane) {
+        CopyBulk(to, weights[p] + plane * job.plane_bytes + int64_t{i} * kPlane, kPlane, full);
+        to += kPlane;
+      }
+    }
+    CopyBulk(to, rows + int64_t{group} * kRowBytes, kRowBytes, full);
+  }
+}
+
+template <Encoding kEncoding>
+__device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, int32_t first_panel,
+                         int64_t first_row, int32_t groups) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int panel_of_block = warp / 2, half = warp % 2;
-  const int64_t row_tiles = (job.rows + kRows - 1) / kRows;
-  const int32_t first_panel = job.tile_order[blockIdx.x / row_tiles] * kPanels;
-  const int64_t first_row = blockIdx.x % row_tiles * kRows;
-  Copier<kEncoding> copier(job, first_panel, first_row);
-  WaitForEarlierLaunch();
-  // One stage fewer than there are ahead: the products of the group before may still read theirs.
-  for (int s = 0; s < kStages - 2; ++s) copier.Copy(ring + s * kStage);
-
   int32_t sum[2][kPart];
 #pragma unroll
   for (int i = 0; i < kPart; ++i) sum[0][i] = sum[1][i] = 0;
-  const int32_t groups = copier.groups();
-  int read = 0, write = kStages - 2;
-  const auto step = [&](Pair& w) {
-    WaitForCopies<kStages - 3>();
-    ShowToProducts();
-    __syncthreads();
-    const uint8_t* stage = ring + read * kStage;
+  const auto step = [&](int32_t group, Pair& w) {
+    const int at = group % kStages;
+    const uint8_t* stage = ring + at * kStageBytes<kEncoding>;
+    WaitFor(&barriers.full[at], group / kStages % 2);
     w = ReadWeights<kEncoding>(stage + panel_of_block * GroupBytes(kEncoding), half, lane);
-    copier.Copy(ring + write * kStage);
-    const uint8_t* rows = stage + kPanels * GroupBytes(kEncoding);
-    const uint64_t b = Describe(rows);
+    const uint64_t b = Describe(stage + kPanels * GroupBytes(kEncoding));
     constexpr uint64_t kNextInputs = 32 >> 4, kNextRows = kRowBytes / 2 >> 4;
     BeginProducts();
     MultiplyAddAsync(sum[0], w.upper.x, w.lower.x, w.upper.y, w.lower.y, b);
@@ -193,17 +173,16 @@ __device__ void Product(const Job& job, uint8_t* ring) {
                      b + kNextInputs + kNextRows);
     CommitProducts();
     WaitForProducts<1>();
-    read = read + 1 == kStages ? 0 : read + 1;
-    write = write + 1 == kStages ? 0 : write + 1;
+    if (group > 0 && lane == 0) Arrive(&barriers.empty[(group - 1) % kStages]);
   };
+  // Two sets of weights: products still read the ones of the group before.
   Pair even, odd;
   for (int32_t group = 0; group < groups; group += 2) {
-    step(even);
-    if (group + 1 < groups) step(odd);
+    step(group, even);
+    if (group + 1 < groups) step(group + 1, odd);
   }
   WaitForProducts<0>();
-  WaitForCopies<0>();
-  __syncthreads();
+  SyncConsumers();
 
   // The tile takes the stages' place, turned round, so that whole rows of outputs are written.
   auto* const turned = reinterpret_cast<int32_t*>(ring);
@@ -214,10 +193,39 @@ __device__ void Product(const Job& job, uint8_t* ring) {
     const int32_t t = sum[i / kPart][i % kPart];
     turned[row * kTileStride<kPanels> + output] = kEncoding == Encoding::kInt4 ? t >> 4 : t;
   }
-  __syncthreads();
+  SyncConsumers();
   WriteTile<kPanels>(job, turned, first_panel, first_row,
-                     static_cast<int>(min(int64_t{kRows}, job.rows - first_row)), warp,
-                     kThreads / kWarp);
+                     static_cast<int>(min(int64_t{kRows}, job.rows - first_row)), warp, kWarps);
+}
+
+template <Encoding kEncoding>
+__device__ void Product(const Job& job, uint8_t* shared) {
+  const int warp = threadIdx.x / kWarp;
+  auto& barriers = *reinterpret_cast<Barriers*>(shared);
+  uint8_t* const ring = shared + kAlign;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kStages; ++s) {
+      InitBarrier(&barriers.full[s], 1);
+      InitBarrier(&barriers.empty[s], kWarps);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  const int64_t row_tiles = (job.rows + kRows - 1) / kRows;
+  const int32_t first_panel = job.tile_order[blockIdx.x / row_tiles] * kPanels;
+  const int64_t first_row = blockIdx.x % row_tiles * kRows;
+  const int32_t groups = job.group_ptr[first_panel + 1] - job.group_ptr[first_panel];
+  // Registers go from the threads that copy to those that multiply.
+  if (warp >= kWarps) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == kWarps * kWarp) {
+      CopyStages<kEncoding>(job, ring, barriers, first_panel, first_row, groups);
+    }
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    WaitForEarlierLaunch();
+    Multiply<kEncoding>(job, ring, barriers, first_panel, first_row, groups);
+  }
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
@@ -226,7 +234,7 @@ template <Encoding kEncoding>
 __global__ void __launch_bounds__(kThreads, 1)
     PrefillSm90Kernel([[maybe_unused]] const __grid_constant__ Job job) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ __align__(1024) uint4 shared[];
+  extern __shared__ __align__(kAlign) uint4 shared[];
   LetNextLaunchStart();
   Product<kEncoding>(job, reinterpret_cast<uint8_t*>(shared));
 #endif
@@ -236,8 +244,8 @@ template <Encoding kEncoding>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = PrefillSm90Kernel<kEncoding>;
   constexpr int kTurned = kRows * kTileStride<kPanels> * 4;
-  constexpr int kShared =
-      kStages * kStageBytes<kEncoding> > kTurned ? kStages * kStageBytes<kEncoding> : kTurned;
+  constexpr int kRing = kStages * kStageBytes<kEncoding>;
+  constexpr int kShared = kAlign + (kRing > kTurned ? kRing : kTurned);
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;

@@ -60,57 +60,67 @@ __device__ T OverWarp(T value, Combine combine) {
   return value;
 }
 
-// A row's team: a block of threads, or a warp of one. T{} must be neutral.
-template <bool kWarpEach, typename T, typename Combine>
-__device__ T OverTeam(T value, Combine combine) {
+// T{} must be neutral.
+template <typename T, typename Combine>
+__device__ T OverBlock(T value, Combine combine) {
+  __shared__ T parts[kThreads / kWarp];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   value = OverWarp(value, combine);
-  if constexpr (!kWarpEach) {
-    __shared__ T parts[kThreads / kWarp];
-    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    __syncthreads();  // the parts of the last use have been read
-    if (lane == 0) parts[warp] = value;
-    __syncthreads();
-    value = OverWarp(lane < static_cast<int>(blockDim.x) / kWarp ? parts[lane] : T{}, combine);
-  }
-  return value;
+  __syncthreads();  // the parts of the last use have been read
+  if (lane == 0) parts[warp] = value;
+  __syncthreads();
+  return OverWarp(lane < static_cast<int>(blockDim.x) / kWarp ? parts[lane] : T{}, combine);
+}
+
+// clamp(round_half_even(x / scale), ±127). The quotient by way of the reciprocal is within 2⁻¹⁴ of
+// the true one, rounded or not; only where that could matter is the division done.
+__device__ int Code(float x, float scale, float reciprocal) {
+  float quotient = x * reciprocal;
+  if (!(fabsf(quotient - rintf(quotient)) <= 0.5f - 0x1p-13f)) quotient = x / scale;
+  return __float2int_rn(fminf(fmaxf(quotient, -127.0f), 127.0f));
 }
 
 // ‖x‖², or ‖S·x‖² with a sketch. In double precision, unlike the CPU's: the two may decide
 // differently about a row whose estimate is within float's rounding of the threshold.
-template <bool kWarpEach>
-__device__ double GateSquare(const QuantizeJob& job, int64_t row, int member, int members) {
+__device__ double GateSquare(const QuantizeJob& job, int64_t row) {
   const auto sketch_rows = static_cast<int>(job.gate[3]);
   const auto add = [](double a, double b) { return a + b; };
   double square = 0;
   for (int r = 0; r < max(sketch_rows, 1); ++r) {
     double sum = 0;
-    for (int64_t k = member; k < job.inputs; k += members) {
+    for (int64_t k = threadIdx.x; k < job.inputs; k += blockDim.x) {
       const double x = Value(job, row, k);
       sum += x * (sketch_rows ? job.gate[kGateHeader + r * job.inputs + k] : x);
     }
-    sum = OverTeam<kWarpEach>(sum, add);
+    sum = OverBlock(sum, add);
     square += sketch_rows ? sum * sum : sum;
   }
   return square;
 }
 
+// Where the four codes from input k on belong.
+__device__ int64_t Place(const QuantizeJob& job, int64_t row, int64_t k) {
+  if (!job.tiled) return row * job.codes_stride + k;
+  const int64_t groups = job.codes_stride / kGroupInputs;
+  const int quad = static_cast<int>(k / 4 % kGroupQuads), piece = quad % 4, word = quad / 4;
+  const int in_tile = static_cast<int>(row % kTileRowsSm90);
+  return ((row / kTileRowsSm90 * groups + k / kGroupInputs) * kTileRowsSm90 + in_tile) *
+             kGroupInputs +
+         (piece ^ in_tile / 2 % 4) * 16 + word * 4;
+}
+
 // The first inputs of a row stay in registers between the two passes.
 constexpr int kHeld = 4;
 
-template <bool kWarpEach>
-__global__ void __launch_bounds__(kWarpEach ? 256 : kThreads)
-    QuantizeKernel(const __grid_constant__ QuantizeJob job, int64_t rows) {
+__global__ void __launch_bounds__(kThreads)
+    QuantizeKernel(const __grid_constant__ QuantizeJob job) {
   LetNextLaunchStart();
   WaitForEarlierLaunch();
-  const int member = static_cast<int>(kWarpEach ? threadIdx.x % kWarp : threadIdx.x);
-  const int members = static_cast<int>(kWarpEach ? kWarp : blockDim.x);
-  const int64_t row =
-      kWarpEach ? (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp : blockIdx.x;
-  if (row >= rows) return;
+  const int64_t row = blockIdx.x;
   if (row == 0) {
-    for (int64_t i = member; i < job.counters; i += members) job.counter[i] = 0;
+    for (int64_t i = threadIdx.x; i < job.counters; i += blockDim.x) job.counter[i] = 0;
   }
-  const int64_t first = member * 4, step = members * 4;
+  const int64_t first = threadIdx.x * 4, step = blockDim.x * 4;
   float largest = 0;
   bool finite = true;
   const auto measure = [&](const Four& x) {
@@ -127,23 +137,21 @@ __global__ void __launch_bounds__(kWarpEach ? 256 : kThreads)
   for (int i = 0; i < kHeld; ++i) measure(held[i]);
 #pragma unroll 4
   for (int64_t k = first + kHeld * step; k < job.inputs; k += step) measure(Values(job, row, k));
-  largest = OverTeam<kWarpEach>(finite ? largest : INFINITY, [](float a, float b) { return fmaxf(a, b); });
+  largest = OverBlock(finite ? largest : INFINITY, [](float a, float b) { return fmaxf(a, b); });
   finite = largest <= FLT_MAX;
   const float scale = finite ? fmaxf(largest / 127.0f, 0x1p-126f) : NAN;
 
-  int8_t* codes = job.codes + row * job.codes_stride;
+  // A scale of 2⁻¹²⁶ has no reciprocal worth having; then the quotient is always divided out.
+  const float reciprocal = scale > 0x1p-100f ? 1.0f / scale : NAN;
   const auto write = [&](int64_t k, const Four& x) {
     if (k >= job.codes_stride) return;
     uint32_t word = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float clamped = fminf(fmaxf(x.v[i] / scale, -127.0f), 127.0f);
-      const int code = finite ? __float2int_rn(clamped) : 0;
+      const int code = finite ? Code(x.v[i], scale, reciprocal) : 0;
       word |= (static_cast<uint32_t>(code) & 0xffu) << 8 * i;
     }
-    const int quad = static_cast<int>(k / 4 % kGroupQuads);
-    const int64_t place = job.transposed ? k + ((quad % 4 * 4 + quad / 4) - quad) * 4 : k;
-    *reinterpret_cast<uint32_t*>(codes + place) = word;
+    *reinterpret_cast<uint32_t*>(job.codes + Place(job, row, k)) = word;
   };
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) write(first + i * step, held[i]);
@@ -151,12 +159,12 @@ __global__ void __launch_bounds__(kWarpEach ? 256 : kThreads)
   for (int64_t k = first + kHeld * step; k < job.codes_stride; k += step) {
     write(k, Values(job, row, k));
   }
-  if (member == 0) job.row_scale[row] = scale;
+  if (threadIdx.x == 0) job.row_scale[row] = scale;
   if (!job.easy) return;
-  const double square = GateSquare<kWarpEach>(job, row, member, members);
+  const double square = GateSquare(job, row);
   const bool easy = square <= FLT_MAX &&
                     job.gate[0] * sqrtf(static_cast<float>(square)) + job.gate[1] < job.gate[2];
-  if (member == 0) {
+  if (threadIdx.x == 0) {
     job.easy[row] = easy;
     if (easy && job.easy_rows) atomicAdd(job.easy_rows, 1ull);
   }
@@ -166,26 +174,20 @@ __global__ void __launch_bounds__(kWarpEach ? 256 : kThreads)
 
 cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, bool overlaps,
                            cudaStream_t stream) noexcept {
-#ifndef QT
-#define QT 4
-#endif
-  constexpr int64_t kFewRows = 64, kWarpsPerBlock = 8, kThreadInputs = QT;
-  const bool warp_each = rows > kFewRows;
-  const int64_t wanted = (job.codes_stride / kThreadInputs + kWarp - 1) / kWarp * kWarp;
+  // Few rows: many threads each. Many: as many as hold a row in their registers.
+  constexpr int64_t kFewRows = 64;
+  const int64_t thread_inputs = rows <= kFewRows ? 4 : 4 * kHeld;
+  const int64_t wanted = (job.codes_stride / thread_inputs + kWarp - 1) / kWarp * kWarp;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(
-      warp_each ? (rows + kWarpsPerBlock - 1) / kWarpsPerBlock : rows));
-  config.blockDim = dim3(static_cast<unsigned>(warp_each           ? kWarpsPerBlock * kWarp
-                                               : wanted < kThreads ? wanted
-                                                                   : kThreads));
+  config.gridDim = dim3(static_cast<unsigned>(rows));
+  config.blockDim = dim3(static_cast<unsigned>(wanted < kThreads ? wanted : kThreads));
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = overlaps ? 1 : 0;
-  return warp_each ? cudaLaunchKernelEx(&config, QuantizeKernel<true>, job, rows)
-                   : cudaLaunchKernelEx(&config, QuantizeKernel<false>, job, rows);
+  return cudaLaunchKernelEx(&config, QuantizeKernel, job);
 }
 
 }  // namespace sparsefuse::cuda

@@ -7,15 +7,20 @@
 
 namespace sparsefuse::cuda {
 
+// Tiled codes: [⌈rows / 256⌉][codes_stride / 64][256 rows][64]. Of a row's 64 codes the 16 quads form a
+// transposed 4 × 4 matrix (quad 4a + b in the place of quad 4b + a), whose rows of 16 bytes lie in the
+// order that keeps neighbouring rows out of each other's banks: piece p at p ^ (row / 2 mod 4).
+inline constexpr int kTileRowsSm90 = 256;
+
 struct QuantizeJob {
   const void* x;  // [rows, inputs], float or float16
   bool half;
   const float* smooth;  // [inputs], or null for ones
   const float* gate;    // gate.h, where `easy` is wanted
   int64_t inputs;
-  int8_t* codes;         // [rows, codes_stride], zeros beyond the inputs
+  int8_t* codes;         // [rows, codes_stride], or tiles; zeros beyond the inputs
   int64_t codes_stride;  // a multiple of 64, at least inputs + 4
-  bool transposed;       // of every 64 inputs, quad 4a + b in the place of quad 4b + a
+  bool tiled;            // as prefill_sm90.cu wants them
   float* row_scale;      // [rows]
   int32_t* easy;         // [rows], or null
   unsigned long long* easy_rows;  // counts them; or null

@@ -261,13 +261,13 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
              .inputs = inputs,
              .codes = reinterpret_cast<int8_t*>(w),
              .codes_stride = stride,
-             .transposed = false,
+             .tiled = false,
              .row_scale = reinterpret_cast<float*>(w + m * stride),
              .easy = mode == GateMode::kOff ? nullptr
                                             : reinterpret_cast<int32_t*>(w + m * (stride + 4)),
              .easy_rows = nullptr,
              .counter = reinterpret_cast<int32_t*>(w + m * (stride + 8)),
-             .counters = layers[0].panels * 8},
+             .counters = layers[0].panels * 2},
             m, layers[0].overlaps_launches, stream));
       });
       const bool high_only = mode != GateMode::kOff;
