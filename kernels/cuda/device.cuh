@@ -168,7 +168,7 @@ template <int kPanels>
 constexpr int kTileStride = kPanels * kPanelOutputs + 4;  // 4 more, so that no bank is hit twice
 
 // Scales, adds the bias, activates and writes a tile of kPanels · 32 outputs × `rows` rows, whose
-// first are `panel` and `row`; a warp a row, a thread kPanels neighbouring outputs.
+// first are `panel` and `row`; a warp a row, a thread kPanels neighbouring outputs. rows ≤ 32 · warps.
 template <int kPanels, typename Value>
 __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int64_t row, int rows,
                           int warp, int warps) {
@@ -188,9 +188,11 @@ __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int6
     bias[i] = i < exist ? job.bias[first + i] : 0.0f;
   }
   const bool whole = exist == kPanels && job.outputs % kPanels == 0;
-#pragma unroll 2
+  const int of_lane = warp + lane * warps;  // the row whose scale this thread keeps
+  const float kept_scale = of_lane < rows ? job.row_scale[row + of_lane] : 0.0f;
+#pragma unroll 4
   for (int r = warp; r < rows; r += warps) {
-    const float row_scale = job.row_scale[row + r];
+    const float row_scale = __shfl_sync(~0u, kept_scale, r / warps);
     const Value* from = tile + r * kTileStride<kPanels> + lane * kPanels;
     float v[kPanels];
 #pragma unroll

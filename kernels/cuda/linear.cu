@@ -164,7 +164,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                                       (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
   const bool prefills = run.rows > kDecodeRows && !gated;
   const bool sm90 =
-      prefills && layer.is_sm90 && layer.shared_panels == 4 && shape.scale_groups == 0;
+      prefills && layer.is_sm90 && layer.shared_panels > 1;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
                                                   .half = run.half,
                                                   .smooth = weights.smooth,

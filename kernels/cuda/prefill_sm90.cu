@@ -2,11 +2,19 @@
 // generation, which read the activations from shared memory themselves, a warp group (4 warps) at a
 // time. Weights stay packed until a warp has its 16 outputs in registers.
 //
-//             256 rows of X              Two warp groups, 64 outputs (2 panels) each; every warp holds
-//           ┌──────────────┐             16 outputs × 256 rows of sums. A thread of a third group has both operands
-//   group 0 │ 64 outputs   │             copied: a group of a panel is one piece of memory, and so are
-//   group 1 │ 64 outputs   │             256 rows × 64 inputs of tiled codes (quantize.h), whose order
-//           └──────────────┘             is that in which a thread meets the weights of layout 1.
+// A warp group multiplies 64 outputs (2 panels) by 128 rows of X at a time, each of its warps 16 of the
+// outputs. Two groups share a tile:
+//
+//          kWide                  kScaled                 kNarrow
+//   ┌──────────────────┐      ┌──────────┐      ┌──────────┬──────────┐   kWide    4 panels, 256 rows
+//   │ group 0          │      │ group 0  │      │ group 0  │ group 1  │   kScaled  4 panels with many
+//   ├──────────────────┤      ├──────────┤      └──────────┴──────────┘            rows of scales
+//   │ group 1          │      │ group 1  │                                kNarrow  2 panels
+//   └──────────────────┘      └──────────┘
+//
+// A thread of a third group has both operands copied: a group of a panel is one piece of memory, and so
+// are 256 rows × 64 inputs of tiled codes (quantize.h), whose order is that in which a thread meets the
+// weights of layout 1.
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/quantize.h"
@@ -14,15 +22,38 @@
 namespace sparsefuse::cuda {
 namespace {
 
-constexpr int kPanels = 4, kRows = kTileRowsSm90;
 constexpr int kWarps = 8, kThreads = (kWarps + 4) * kWarp;  // and the group that copies
-constexpr int kRowBytes = kRows * kGroupInputs;
-constexpr int kPart = 64;  // sums of one product: 64 outputs × 128 rows, a thread's share
-
-template <Encoding kEncoding>
-constexpr int kStageBytes = kPanels * static_cast<int>(GroupBytes(kEncoding)) + kRowBytes;
+constexpr int kHalfRows = 128, kHalfBytes = kHalfRows * kGroupInputs;
+constexpr int kPart = 64;  // sums of 64 outputs × 128 rows, a thread's share
 constexpr int kStages = 8;
-constexpr int kAlign = 1024;  // of the first stage; before it lie the barriers
+constexpr int kAlign = 1024;                         // of the first stage
+constexpr int kMostGroups = kMaxInputs / kGroupInputs;  // of a panel
+
+template <int kPanels_, int kGroupHalves_, bool kManyScales_>
+struct Tile {
+  static constexpr int kPanels = kPanels_;
+  static constexpr int kGroupHalves = kGroupHalves_;  // of 128 rows, of a warp group
+  static constexpr bool kManyScales = kManyScales_;
+  static constexpr int kHalves = kPanels == 4 ? kGroupHalves : 2;
+  static constexpr int kRows = kHalves * kHalfRows;
+};
+using Wide = Tile<4, 2, false>;
+using Scaled = Tile<4, 1, true>;
+using Narrow = Tile<2, 1, false>;
+
+template <Encoding kEncoding, typename T>
+constexpr int kStageBytes = T::kPanels * static_cast<int>(GroupBytes(kEncoding)) +
+                            T::kHalves * kHalfBytes;
+
+struct Barriers {
+  Barrier full[kStages], empty[kStages];
+};
+// Barriers, and which inputs a sparse panel's groups hold, in units of 64.
+struct Header {
+  Barriers barriers;
+  uint16_t run[kMostGroups];
+};
+constexpr int kHeaderBytes = (sizeof(Header) + kAlign - 1) / kAlign * kAlign;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
@@ -109,148 +140,180 @@ __device__ Pair ReadWeights(const uint8_t* panel, int half, int lane) {
   }
 }
 
-struct Barriers {
-  Barrier full[kStages], empty[kStages];
+// A tile's place.
+struct Place {
+  int32_t panel, groups;  // the first panel; how many groups each of them has
+  int64_t row;
 };
 
-template <Encoding kEncoding>
-__device__ void CopyStages(const Job& job, uint8_t* ring, Barriers& barriers, int32_t panel,
-                           int64_t row, int32_t groups) {
+template <Encoding kEncoding, typename T>
+__device__ void CopyStages(const Job& job, uint8_t* ring, Header& header, const Place& place) {
   constexpr int kPlane = static_cast<int>(PlaneBytes(kEncoding));
   constexpr int kPlanes = IsNested(kEncoding) ? 2 : 1;
-  const uint8_t* weights[kPanels];
+  constexpr int kTileBytes = kTileRowsSm90 * kGroupInputs;
+  const uint8_t* weights[T::kPanels];
 #pragma unroll
-  for (int p = 0; p < kPanels; ++p) {  // panels that do not exist: the last one again
-    const int32_t of = min(panel + p, job.panels - 1);
+  for (int p = 0; p < T::kPanels; ++p) {  // panels that do not exist: the last one again
+    const int32_t of = min(place.panel + p, job.panels - 1);
     weights[p] = job.weight + int64_t{job.group_ptr[of]} * kPlane;
   }
-  const int32_t first_group = job.group_ptr[panel];
-  const int8_t* rows = job.codes + row * job.codes_stride;
-  WaitForEarlierLaunch();
-  int32_t next_quad = job.quad && groups > 0 ? job.quad[int64_t{first_group} * kGroupQuads] : 0;
-  for (int32_t i = 0; i < groups; ++i) {
+  const int8_t* rows = job.codes + place.row / kTileRowsSm90 * kTileRowsSm90 * job.codes_stride +
+                       place.row % kTileRowsSm90 * kGroupInputs;
+  for (int32_t i = 0; i < place.groups; ++i) {
     const int stage = i % kStages;
-    const int32_t group = job.quad ? next_quad / static_cast<int>(kGroupQuads) : i;
-    if (job.quad && i + 1 < groups) {
-      next_quad = job.quad[int64_t{first_group + i + 1} * kGroupQuads];
-    }
-    if (i >= kStages) WaitFor(&barriers.empty[stage], i / kStages % 2 ^ 1);
-    Barrier* const full = &barriers.full[stage];
-    uint8_t* to = ring + stage * kStageBytes<kEncoding>;
-    ArriveAndExpect(full, kStageBytes<kEncoding>);
+    if (i >= kStages) WaitFor(&header.barriers.empty[stage], i / kStages % 2 ^ 1);
+    Barrier* const full = &header.barriers.full[stage];
+    uint8_t* to = ring + stage * kStageBytes<kEncoding, T>;
+    ArriveAndExpect(full, kStageBytes<kEncoding, T>);
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
+    for (int p = 0; p < T::kPanels; ++p) {
 #pragma unroll
       for (int plane = 0; plane < kPlanes; ++plane) {
         CopyBulk(to, weights[p] + plane * job.plane_bytes + int64_t{i} * kPlane, kPlane, full);
         to += kPlane;
       }
     }
-    CopyBulk(to, rows + int64_t{group} * kRowBytes, kRowBytes, full);
+    const int32_t run = job.quad ? header.run[i] : i;
+    CopyBulk(to, rows + int64_t{run} * kTileBytes, T::kHalves * kHalfBytes, full);
   }
 }
 
-template <Encoding kEncoding>
-__device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, int32_t first_panel,
-                         int64_t first_row, int32_t groups) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int panel_of_block = warp / 2, half = warp % 2;
-  int32_t sum[2][kPart];
+template <Encoding kEncoding, typename T>
+__device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, const Place& place) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warp_group = warp / 4;
+  const int first_half = T::kPanels == 4 ? 0 : warp_group;
+  const int eighth = T::kPanels == 4 ? warp : warp % 4;  // of 16 outputs
+  using Value = std::conditional_t<T::kManyScales, float, int32_t>;
+  int32_t sum[T::kGroupHalves][kPart];
+  [[maybe_unused]] Value result[T::kManyScales ? kPart : 1] = {};
 #pragma unroll
-  for (int i = 0; i < kPart; ++i) sum[0][i] = sum[1][i] = 0;
+  for (int i = 0; i < T::kGroupHalves * kPart; ++i) sum[i / kPart][i % kPart] = 0;
+  const int32_t of_panel = min(place.panel + eighth / 2, job.panels - 1);
+  [[maybe_unused]] const float* scale =
+      job.scale + int64_t{job.scale_ptr[of_panel]} * kPanelOutputs + eighth % 2 * 16 + lane / 4;
+  const auto unscaled = [](int32_t t) { return kEncoding == Encoding::kInt4 ? t >> 4 : t; };
+
   const auto step = [&](int32_t group, Pair& w) {
     const int at = group % kStages;
-    const uint8_t* stage = ring + at * kStageBytes<kEncoding>;
+    const uint8_t* stage = ring + at * kStageBytes<kEncoding, T>;
     WaitFor(&barriers.full[at], group / kStages % 2);
-    w = ReadWeights<kEncoding>(stage + panel_of_block * GroupBytes(kEncoding), half, lane);
-    const uint64_t b = Describe(stage + kPanels * GroupBytes(kEncoding));
-    constexpr uint64_t kNextInputs = 32 >> 4, kNextRows = kRowBytes / 2 >> 4;
+    w = ReadWeights<kEncoding>(stage + eighth / 2 * GroupBytes(kEncoding), eighth % 2, lane);
+    const uint64_t b =
+        Describe(stage + T::kPanels * GroupBytes(kEncoding) + first_half * kHalfBytes);
+    constexpr uint64_t kNextInputs = 32 >> 4, kNextHalf = kHalfBytes >> 4;
     BeginProducts();
-    MultiplyAddAsync(sum[0], w.upper.x, w.lower.x, w.upper.y, w.lower.y, b);
-    MultiplyAddAsync(sum[1], w.upper.x, w.lower.x, w.upper.y, w.lower.y, b + kNextRows);
-    MultiplyAddAsync(sum[0], w.upper.z, w.lower.z, w.upper.w, w.lower.w, b + kNextInputs);
-    MultiplyAddAsync(sum[1], w.upper.z, w.lower.z, w.upper.w, w.lower.w,
-                     b + kNextInputs + kNextRows);
+#pragma unroll
+    for (int h = 0; h < T::kGroupHalves; ++h) {
+      MultiplyAddAsync(sum[h], w.upper.x, w.lower.x, w.upper.y, w.lower.y, b + h * kNextHalf);
+    }
+#pragma unroll
+    for (int h = 0; h < T::kGroupHalves; ++h) {
+      MultiplyAddAsync(sum[h], w.upper.z, w.lower.z, w.upper.w, w.lower.w,
+                       b + h * kNextHalf + kNextInputs);
+    }
     CommitProducts();
-    WaitForProducts<1>();
-    if (group > 0 && lane == 0) Arrive(&barriers.empty[(group - 1) % kStages]);
+    // Of large products one may be under way while the next is prepared; between small ones the other
+    // warp group has its turn.
+    constexpr int kPending = T::kGroupHalves - 1;
+    WaitForProducts<kPending>();
+    const int32_t done = group - kPending;
+    if (done >= 0 && lane == 0) Arrive(&barriers.empty[done % kStages]);
+    if constexpr (T::kManyScales) {
+      if ((group + 1) % job.groups_per_scale != 0 && group + 1 < place.groups) return;
+      const float of_row[2] = {scale[0], scale[8]};
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) {
+        result[i] += of_row[i % 4 / 2] * static_cast<float>(unscaled(sum[0][i]));
+        sum[0][i] = 0;
+      }
+      scale += kPanelOutputs;
+    }
   };
   // Two sets of weights: products still read the ones of the group before.
   Pair even, odd;
-  for (int32_t group = 0; group < groups; group += 2) {
+  for (int32_t group = 0; group < place.groups; group += 2) {
     step(group, even);
-    if (group + 1 < groups) step(group + 1, odd);
+    if (group + 1 < place.groups) step(group + 1, odd);
   }
   WaitForProducts<0>();
   SyncConsumers();
 
   // The tile takes the stages' place, turned round, so that whole rows of outputs are written.
-  auto* const turned = reinterpret_cast<int32_t*>(ring);
+  auto* const turned = reinterpret_cast<Value*>(ring);
 #pragma unroll
-  for (int i = 0; i < 2 * kPart; ++i) {
-    const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
-    const int output = warp * 16 + i % 4 / 2 * 8 + lane / 4;
-    const int32_t t = sum[i / kPart][i % kPart];
-    turned[row * kTileStride<kPanels> + output] = kEncoding == Encoding::kInt4 ? t >> 4 : t;
+  for (int i = 0; i < T::kGroupHalves * kPart; ++i) {
+    const int row = first_half * kHalfRows + i / 4 * 8 + lane % 4 * 2 + i % 2;
+    const int output = eighth * 16 + i % 4 / 2 * 8 + lane / 4;
+    Value value;
+    if constexpr (T::kManyScales) {
+      value = result[i];
+    } else {
+      value = unscaled(sum[i / kPart][i % kPart]);
+    }
+    turned[row * kTileStride<T::kPanels> + output] = value;
   }
   SyncConsumers();
-  WriteTile<kPanels>(job, turned, first_panel, first_row,
-                     static_cast<int>(min(int64_t{kRows}, job.rows - first_row)), warp, kWarps);
+  const auto rows = static_cast<int>(min(int64_t{T::kRows}, job.rows - place.row));
+  WriteTile<T::kPanels>(job, turned, place.panel, place.row, rows, warp, kWarps);
 }
 
-template <Encoding kEncoding>
+template <Encoding kEncoding, typename T>
 __device__ void Product(const Job& job, uint8_t* shared) {
-  const int warp = threadIdx.x / kWarp;
-  auto& barriers = *reinterpret_cast<Barriers*>(shared);
-  uint8_t* const ring = shared + kAlign;
+  auto& header = *reinterpret_cast<Header*>(shared);
+  uint8_t* const ring = shared + kHeaderBytes;
+  const int64_t row_tiles = (job.rows + T::kRows - 1) / T::kRows;
+  const int32_t panel = job.tile_order[blockIdx.x / row_tiles] * T::kPanels;
+  const int32_t first_group = job.group_ptr[panel];
+  const Place place = {.panel = panel,
+                       .groups = job.group_ptr[panel + 1] - first_group,
+                       .row = blockIdx.x % row_tiles * T::kRows};
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
-      InitBarrier(&barriers.full[s], 1);
-      InitBarrier(&barriers.empty[s], kWarps);
+      InitBarrier(&header.barriers.full[s], 1);
+      InitBarrier(&header.barriers.empty[s], kWarps);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  __syncthreads();
-  const int64_t row_tiles = (job.rows + kRows - 1) / kRows;
-  const int32_t first_panel = job.tile_order[blockIdx.x / row_tiles] * kPanels;
-  const int64_t first_row = blockIdx.x % row_tiles * kRows;
-  const int32_t groups = job.group_ptr[first_panel + 1] - job.group_ptr[first_panel];
-  // Registers go from the threads that copy to those that multiply.
-  if (warp >= kWarps) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == kWarps * kWarp) {
-      CopyStages<kEncoding>(job, ring, barriers, first_panel, first_row, groups);
+  if (job.quad) {
+    for (int32_t i = threadIdx.x; i < place.groups; i += kThreads) {
+      header.run[i] = job.quad[int64_t{first_group + i} * kGroupQuads] / kGroupQuads;
     }
+  }
+  __syncthreads();
+  WaitForEarlierLaunch();
+  // Registers go from the threads that copy to those that multiply.
+  if (threadIdx.x >= kWarps * kWarp) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == kWarps * kWarp) CopyStages<kEncoding, T>(job, ring, header, place);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    WaitForEarlierLaunch();
-    Multiply<kEncoding>(job, ring, barriers, first_panel, first_row, groups);
+    Multiply<kEncoding, T>(job, ring, header.barriers, place);
   }
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-template <Encoding kEncoding>
+template <Encoding kEncoding, typename T>
 __global__ void __launch_bounds__(kThreads, 1)
     PrefillSm90Kernel([[maybe_unused]] const __grid_constant__ Job job) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(kAlign) uint4 shared[];
   LetNextLaunchStart();
-  Product<kEncoding>(job, reinterpret_cast<uint8_t*>(shared));
+  Product<kEncoding, T>(job, reinterpret_cast<uint8_t*>(shared));
 #endif
 }
 
-template <Encoding kEncoding>
+template <Encoding kEncoding, typename T>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
-  const auto kernel = PrefillSm90Kernel<kEncoding>;
-  constexpr int kTurned = kRows * kTileStride<kPanels> * 4;
-  constexpr int kRing = kStages * kStageBytes<kEncoding>;
-  constexpr int kShared = kAlign + (kRing > kTurned ? kRing : kTurned);
+  const auto kernel = PrefillSm90Kernel<kEncoding, T>;
+  constexpr int kTurned = T::kRows * kTileStride<T::kPanels> * 4;
+  constexpr int kRing = kStages * kStageBytes<kEncoding, T>;
+  constexpr int kShared = kHeaderBytes + (kRing > kTurned ? kRing : kTurned);
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
-  const int64_t blocks =
-      (job.panels + kPanels - 1) / kPanels * ((job.rows + kRows - 1) / kRows);
+  const int64_t blocks = (job.panels + T::kPanels - 1) / T::kPanels *
+                         ((job.rows + T::kRows - 1) / T::kRows);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -264,18 +327,25 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   return cudaLaunchKernelEx(&config, kernel, job);
 }
 
+template <Encoding kEncoding>
+cudaError_t LaunchTile(const Job& job, const Launch& launch) {
+  if (job.groups_per_scale > 0) return LaunchOne<kEncoding, Scaled>(job, launch);
+  return launch.shared_panels == 4 ? LaunchOne<kEncoding, Wide>(job, launch)
+                                   : LaunchOne<kEncoding, Narrow>(job, launch);
+}
+
 }  // namespace
 
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept {
   switch (launch.encoding) {
     case Encoding::kInt8:
-      return LaunchOne<Encoding::kInt8>(job, launch);
+      return LaunchTile<Encoding::kInt8>(job, launch);
     case Encoding::kInt4:
-      return LaunchOne<Encoding::kInt4>(job, launch);
+      return LaunchTile<Encoding::kInt4>(job, launch);
     case Encoding::kNested1:
-      return LaunchOne<Encoding::kNested1>(job, launch);
+      return LaunchTile<Encoding::kNested1>(job, launch);
     default:
-      return LaunchOne<Encoding::kNested4>(job, launch);
+      return LaunchTile<Encoding::kNested4>(job, launch);
   }
 }
 

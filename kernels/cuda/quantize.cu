@@ -45,8 +45,9 @@ __device__ Four Values(const QuantizeJob& job, int64_t row, int64_t k) {
     four = {{f.x, f.y, f.z, f.w}};
   }
   if (job.smooth) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) four.v[i] *= job.smooth[k + i];
+    const float4 smooth = *reinterpret_cast<const float4*>(job.smooth + k);
+    four = {{four.v[0] * smooth.x, four.v[1] * smooth.y, four.v[2] * smooth.z,
+             four.v[3] * smooth.w}};
   }
   return four;
 }

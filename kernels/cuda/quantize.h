@@ -13,9 +13,9 @@ namespace sparsefuse::cuda {
 inline constexpr int kTileRowsSm90 = 256;
 
 struct QuantizeJob {
-  const void* x;  // [rows, inputs], float or float16
+  const void* x;  // [rows, inputs], float or float16, aligned to 16 bytes
   bool half;
-  const float* smooth;  // [inputs], or null for ones
+  const float* smooth;  // [inputs], aligned to 16 bytes, or null for ones
   const float* gate;    // gate.h, where `easy` is wanted
   int64_t inputs;
   int8_t* codes;         // [rows, codes_stride], or tiles; zeros beyond the inputs
