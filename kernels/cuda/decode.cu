@@ -1,9 +1,9 @@
 // Few rows: bound by the memory that the weights stream from. A block of threads works through its
-// slice of the stored groups (plan.h), its warps taking turns: warp w of W has the groups w, w + W, …
-// (where a panel has several rows of scales: the groups of the rows w, w + W, …). Each thread copies,
-// ahead of time, just the bytes that it will multiply, so that streaming needs no barrier. At a
-// panel's end the warps leave their sums in shared memory and go on; two more warps, one for each half
-// of a panel's outputs, add them up and finish them.
+// slice of the stored groups (plan.h), its warps taking turns: warp w of W has the groups w, w + W,
+// … (where a panel has several rows of scales: the groups of the rows w, w + W, …). Each thread
+// copies, ahead of time, just the bytes that it will multiply, so that streaming needs no barrier.
+// At a panel's end the warps leave their sums in shared memory and go on; two more warps, one for
+// each half of a panel's outputs, add them up and finish them.
 
 #include "kernels/cuda/device.cuh"
 
@@ -18,7 +18,8 @@ constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 111 << 10;  // of a block, for rings and sums
 constexpr int kTileRows = 8;
 
-__host__ __device__ constexpr int PlaneLoads(Encoding encoding) {  // of 16 bytes, a thread and group
+__host__ __device__ constexpr int PlaneLoads(
+    Encoding encoding) {  // of 16 bytes, a thread and group
   return encoding == Encoding::kInt8 ? 4 : 2;
 }
 __host__ __device__ constexpr int WeightLoads(Encoding encoding) {
@@ -27,10 +28,10 @@ __host__ __device__ constexpr int WeightLoads(Encoding encoding) {
 template <Encoding kEncoding, int kTiles>
 constexpr int kStageWords = (WeightLoads(kEncoding) + kTiles) * kWarp;  // of 16 bytes
 template <int kTiles>
-constexpr int kPartWords = 2 * kTiles * kWarp;  // of 16 bytes: a warp's sums of a panel
+constexpr int kPartWords = 2 * kTiles* kWarp;  // of 16 bytes: a warp's sums of a panel
 template <Encoding kEncoding, int kTiles>
-constexpr int kStagesOf = (kSharedBytes / 16 / kWarps - 2 * kPartWords<kTiles>) /
-                          kStageWords<kEncoding, kTiles>;
+constexpr int kStagesOf =
+    (kSharedBytes / 16 / kWarps - 2 * kPartWords<kTiles>) / kStageWords<kEncoding, kTiles>;
 
 // A warp's ring of stages, one group each: weights, then activations, as its threads want them.
 template <Encoding kEncoding, int kTiles, bool kManyScales>
@@ -314,8 +315,7 @@ __device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to
     for (int i = 0; i < kValues; ++i) {
       parts[(place * kWarps + warp) * kPart + i * kWarp + lane] = result[i];
     }
-    __syncwarp();
-    if (lane == 0) Arrive(&meeting.full[place]);
+    Arrive(&meeting.full[place]);
   }
 }
 
@@ -352,8 +352,7 @@ __device__ void FinishPanels(const Job& job, const Worker& from, const Worker& t
         value[i] += parts[(place * kWarps + w) * kPart + (half * kValues + i) * kWarp + lane];
       }
     }
-    __syncwarp();
-    if (lane == 0) Arrive(&meeting.empty[place]);
+    Arrive(&meeting.empty[place]);
 
     if (slots > 0) {
       const int32_t segment = panel == from.first_panel ? from.segment : 0;
@@ -382,9 +381,9 @@ __device__ void FinishPanels(const Job& job, const Worker& from, const Worker& t
       const int64_t row = i / 4 * kTileRows + lane % 4 * 2 + i % 2;
       const int64_t at = output + i % 4 / 2 * 8;
       if (row >= job.rows || at >= job.outputs) continue;
-      const float v = row_scale[i / 4 * 2 + i % 2] *
-                          (scale[i % 4 / 2] * static_cast<float>(value[i])) +
-                      bias[i % 4 / 2];
+      const float v =
+          row_scale[i / 4 * 2 + i % 2] * (scale[i % 4 / 2] * static_cast<float>(value[i])) +
+          bias[i % 4 / 2];
       Store(job, row * job.outputs + at, ActivateOnDevice(job.activation, v));
     }
   }
@@ -402,14 +401,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   LetNextLaunchStart();
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; ++i) {
-      InitBarrier(&meeting.full[i], kWarps);
-      InitBarrier(&meeting.empty[i], kFinishers);
+      InitBarrier(&meeting.full[i], kWarps * kWarp);
+      InitBarrier(&meeting.empty[i], kFinishers * kWarp);
     }
   }
   __syncthreads();
   const Worker from = job.worker[blockIdx.x], to = job.worker[blockIdx.x + 1];
   if (warp < kWarps) {
-    uint4* const ring = rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>;
+    uint4* const ring =
+        rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>;
     StreamSlice<kEncoding, kTiles, kManyScales>(job, from, to, gathers, ring, meeting, sums);
   } else {
     FinishPanels<kTiles, kManyScales>(job, from, to, warp - kWarps, meeting, sums);
@@ -422,7 +422,7 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   constexpr size_t kShared =
       kMeetingBytes +
       sizeof(uint4) * kWarps *
-      (2 * kPartWords<kTiles> + kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>);
+          (2 * kPartWords<kTiles> + kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>);
   static const cudaError_t allowed = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared));
   if (allowed != cudaSuccess) return allowed;

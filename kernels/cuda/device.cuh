@@ -14,13 +14,13 @@ namespace sparsefuse::cuda {
 
 inline constexpr int kWarp = 32;
 
-// --- Copies from global to shared memory ----------------------------------------------------------
+// --- Copies from global to shared memory
+// ----------------------------------------------------------
 
 // Read once: not worth a place in the first-level cache.
 __device__ inline void CopyAsync16(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global)
-               : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 __device__ inline void CopyAsync4(void* shared, const void* global) {
   const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -45,7 +45,8 @@ __device__ inline void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// --- Barriers in shared memory of which one side only arrives --------------------------------------
+// --- Barriers in shared memory of which one side only arrives
+// --------------------------------------
 
 using Barrier = uint64_t;
 
@@ -76,7 +77,8 @@ __device__ inline void WaitFor(Barrier* barrier, int parity) {
   } while (!done);
 }
 
-// --- Launches that overlap ------------------------------------------------------------------------
+// --- Launches that overlap
+// ------------------------------------------------------------------------
 
 __device__ inline void LetNextLaunchStart() {
 #if __CUDA_ARCH__ >= 900
@@ -90,13 +92,13 @@ __device__ inline void WaitForEarlierLaunch() {
 #endif
 }
 
-// --- Products -------------------------------------------------------------------------------------
+// --- Products
+// -------------------------------------------------------------------------------------
 
 // sum[16 outputs × 8 rows] += a[16 × 32 inputs] · b[32 × 8], 8-bit integers, exact.
 __device__ inline void MultiplyAdd(int32_t (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                    uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -110,8 +112,9 @@ __device__ inline void MultiplyAddGroup(int32_t (&sum)[4], const uint4& upper, c
   MultiplyAdd(sum, upper.z, lower.z, upper.w, lower.w, b.z, b.w);
 }
 
-// --- Four weights a word --------------------------------------------------------------------------
-// Nibbles of outputs r (low) and r + 16 (high) lie in one byte.
+// --- Four weights a word
+// -------------------------------------------------------------------------- Nibbles of outputs r
+// (low) and r + 16 (high) lie in one byte.
 
 __device__ inline uint32_t LowNibbles16(uint32_t w) { return w << 4 & 0xf0f0f0f0u; }  // 16·n
 __device__ inline uint32_t HighNibbles16(uint32_t w) { return w & 0xf0f0f0f0u; }
@@ -138,7 +141,8 @@ __device__ inline uint4 ForWords(const uint4& a, const uint4& b, Decode decode) 
   return {decode(a.x, b.x), decode(a.y, b.y), decode(a.z, b.z), decode(a.w, b.w)};
 }
 
-// --- The last step --------------------------------------------------------------------------------
+// --- The last step
+// --------------------------------------------------------------------------------
 
 __device__ inline float ActivateOnDevice(Activation activation, float v) {
   switch (activation) {
@@ -165,10 +169,11 @@ __device__ inline void Store(const Job& job, int64_t at, float v) {
 
 // A block's tile of sums in shared memory, as words: row r at r · kTileStride, an output a word.
 template <int kPanels>
-constexpr int kTileStride = kPanels * kPanelOutputs + 4;  // 4 more, so that no bank is hit twice
+constexpr int kTileStride = kPanels* kPanelOutputs + 4;  // 4 more, so that no bank is hit twice
 
 // Scales, adds the bias, activates and writes a tile of kPanels · 32 outputs × `rows` rows, whose
-// first are `panel` and `row`; a warp a row, a thread kPanels neighbouring outputs. rows ≤ 32 · warps.
+// first are `panel` and `row`; a warp a row, a thread kPanels neighbouring outputs. rows ≤ 32 ·
+// warps.
 template <int kPanels, typename Value>
 __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int64_t row, int rows,
                           int warp, int warps) {
@@ -209,7 +214,8 @@ __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int6
       for (int i = 0; i < kPanels; ++i) h[i] = __float2half_rn(v[i]);
       auto* to = static_cast<__half*>(job.y) + at;
       if constexpr (kPanels == 4) *reinterpret_cast<uint2*>(to) = *reinterpret_cast<uint2*>(h);
-      if constexpr (kPanels == 2) *reinterpret_cast<uint32_t*>(to) = *reinterpret_cast<uint32_t*>(h);
+      if constexpr (kPanels == 2)
+        *reinterpret_cast<uint32_t*>(to) = *reinterpret_cast<uint32_t*>(h);
       if constexpr (kPanels == 1) *to = h[0];
     } else {
       auto* to = static_cast<float*>(job.y) + at;

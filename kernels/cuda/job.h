@@ -48,8 +48,8 @@ struct Launch {
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.
 cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept;
-// The same on compute capability 9.0, of layers whose panels share inputs by fours or, with one row of
-// scales each, by twos; wants tiled codes.
+// The same on compute capability 9.0, of layers whose panels share inputs by fours or, with one row
+// of scales each, by twos; wants tiled codes.
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept;
 
 }  // namespace sparsefuse::cuda

@@ -1,8 +1,7 @@
-#include "kernels/cuda/linear.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/job.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/quantize.h"
 
 namespace sparsefuse::cuda {
@@ -11,10 +10,10 @@ namespace {
 constexpr int64_t kSlotWords = 16 * 32;  // of 16 rows × 32 outputs
 
 // 2^(i/16), rounded to float, as pack.cpp has it.
-__constant__ float kRoots[16] = {
-    0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f,  0x1.3dea64p+0f,
-    0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
-    0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
+__constant__ float kRoots[16] = {0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
+                                 0x1.306fep+0f,  0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
+                                 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+                                 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
 
 __global__ void DecodeScalesKernel(const uint8_t* code, float base, int64_t count, float* scale) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -79,7 +78,7 @@ cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
   return cudaMemcpyAsync(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, stream);
 }
 
-#define SPARSEFUSE_RETURN_IF_CUDA_ERROR(expression)              \
+#define SPARSEFUSE_RETURN_IF_CUDA_ERROR(expression) \
   if (const cudaError_t error = (expression); error != cudaSuccess) return error
 
 }  // namespace
@@ -163,8 +162,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   const bool gated = weights.gate && (run.gate == GateMode::kAlways ||
                                       (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
   const bool prefills = run.rows > kDecodeRows && !gated;
-  const bool sm90 =
-      prefills && layer.is_sm90 && layer.shared_panels > 1;
+  const bool sm90 = prefills && layer.is_sm90 && layer.shared_panels > 1;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
                                                   .half = run.half,
                                                   .smooth = weights.smooth,

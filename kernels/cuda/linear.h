@@ -1,12 +1,13 @@
 // The linear layers of kernels/linear/linear.h on NVIDIA GPUs from compute capability 8.0 on: the
-// same weights, as they lie in the file, and the same meaning. The integer sums are the CPU's; floats
-// keep the bound of linear.h. Results do not depend on timing; they may differ in the last bits
-// between plans where a panel has several rows of scales.
+// same weights, as they lie in the file, and the same meaning. The integer sums are the CPU's;
+// floats keep the bound of linear.h. Results do not depend on timing; they may differ in the last
+// bits between plans where a panel has several rows of scales.
 //
 // Weights in layout 1 need no other order here: in a group, the 16 bytes that a thread of a warp
-// loads from an output's row are quads 4t … 4t + 3 (t = lane mod 4), which serve as the four registers
-// that mma.m16n8k32 wants of this thread in two steps, if the activations are read with the same
-// exchange of inputs. So a group is loaded by four (int8) or two (4 bits) fully coalesced loads.
+// loads from an output's row are quads 4t … 4t + 3 (t = lane mod 4), which serve as the four
+// registers that mma.m16n8k32 wants of this thread in two steps, if the activations are read with
+// the same exchange of inputs. So a group is loaded by four (int8) or two (4 bits) fully coalesced
+// loads.
 //
 // No allocation, no synchronisation, no read-back: a stream that runs a layer can be captured.
 
@@ -42,9 +43,9 @@ struct Layer {
 };
 
 struct Run {
-  int64_t rows;        // M ≥ 0
-  const void* x;       // [M, K], float or float16
-  void* y;             // [M, N], the same type
+  int64_t rows;   // M ≥ 0
+  const void* x;  // [M, K], float or float16
+  void* y;        // [M, N], the same type
   bool half = false;
   Activation activation = Activation::kNone;
   GateMode gate = GateMode::kOff;
@@ -57,7 +58,8 @@ cudaError_t SuggestWorkers(int32_t* workers) noexcept;
 
 size_t PreparedBytes(const Plan& plan) noexcept;
 
-// Copies the plan and decodes the scales, on `stream`. The plan must live until the stream is there.
+// Copies the plan and decodes the scales, on `stream`. The plan must live until the stream is
+// there.
 cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
                     cudaStream_t stream, Layer* layer) noexcept;
 

@@ -6,7 +6,8 @@
 namespace sparsefuse::cuda {
 namespace {
 
-// Every group holds 64 neighbours that start at a multiple of 64; those beyond the inputs are padding.
+// Every group holds 64 neighbours that start at a multiple of 64; those beyond the inputs are
+// padding.
 bool AreRuns(const LinearShape& shape, const BlockIndex& blocks) {
   const int64_t padding = QuadCount(shape.inputs);
   const int64_t slots = blocks.group_ptr[shape.panels()] * kGroupQuads;
@@ -42,8 +43,9 @@ Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t worker
   plan.scale_ptr.push_back(0);
   std::vector<int32_t> unit_ptr = {0};  // a unit: a stored group, or a panel that stores none
   for (int64_t p = 0; p < panels; ++p) {
-    const auto groups = static_cast<int32_t>(
-        shape.sparse ? blocks.group_ptr[p + 1] - blocks.group_ptr[p] : GroupsPerPanel(shape.inputs));
+    const auto groups =
+        static_cast<int32_t>(shape.sparse ? blocks.group_ptr[p + 1] - blocks.group_ptr[p]
+                                          : GroupsPerPanel(shape.inputs));
     const auto rows = static_cast<int32_t>(shape.ScaleRows(groups));
     for (int32_t r = 0; r < rows; ++r) {
       plan.row_ptr.push_back(plan.group_ptr.back() + r * static_cast<int32_t>(shape.scale_groups));
@@ -95,7 +97,8 @@ Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t worker
       break;
     }
   }
-  plan.tile_order.resize(static_cast<size_t>((panels + plan.shared_panels - 1) / plan.shared_panels));
+  plan.tile_order.resize(
+      static_cast<size_t>((panels + plan.shared_panels - 1) / plan.shared_panels));
   std::iota(plan.tile_order.begin(), plan.tile_order.end(), 0);
   std::stable_sort(plan.tile_order.begin(), plan.tile_order.end(), [&](int32_t a, int32_t b) {
     const auto groups = [&](int32_t tile) {

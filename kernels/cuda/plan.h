@@ -1,8 +1,8 @@
 // Who does what of a layer on a GPU: made once on the host, from the lists of blocks alone.
 //
-// Few rows (decode): the stored groups of all panels form one line, cut into equal slices, a slice a
-// block of threads ("worker"); a panel that lies in several slices is the sum of as many segments,
-// each written to a slot of its own and added in their order by whoever arrives last.
+// Few rows (decode): the stored groups of all panels form one line, cut into equal slices, a slice
+// a block of threads ("worker"); a panel that lies in several slices is the sum of as many
+// segments, each written to a slot of its own and added in their order by whoever arrives last.
 //
 //   panels    ├─────── 0 ───────┼── 1 ──┼──────── 2 ────────┤      equal bytes whatever the pattern
 //   workers   ├── 0 ──┼── 1 ──┼── 2 ──┼── 3 ──┼──── … ──────┤
@@ -33,19 +33,19 @@ struct Worker {
 
 struct Plan {
   int32_t workers = 0;
-  int32_t slots = 0;  // segments of panels that have several
-  bool runs = false;          // every group holds 64 neighbours that start at a multiple of 64
-  int32_t shared_panels = 1;  // how many panels one tile of activations serves: 4, 2 or 1
-  std::vector<Worker> worker;       // [workers + 1]; the last one is the end
-  std::vector<int32_t> group_ptr;   // [panels + 1]
-  std::vector<int32_t> slot_ptr;    // [panels + 1]
-  std::vector<int32_t> scale_ptr;   // [panels + 1]: the panel's first row of scales
-  std::vector<int32_t> row_ptr;     // [rows of scales + 1]: the row's first group
+  int32_t slots = 0;               // segments of panels that have several
+  bool runs = false;               // every group holds 64 neighbours that start at a multiple of 64
+  int32_t shared_panels = 1;       // how many panels one tile of activations serves: 4, 2 or 1
+  std::vector<Worker> worker;      // [workers + 1]; the last one is the end
+  std::vector<int32_t> group_ptr;  // [panels + 1]
+  std::vector<int32_t> slot_ptr;   // [panels + 1]
+  std::vector<int32_t> scale_ptr;  // [panels + 1]: the panel's first row of scales
+  std::vector<int32_t> row_ptr;    // [rows of scales + 1]: the row's first group
   std::vector<int32_t> tile_order;  // [⌈panels / shared_panels⌉]: most groups first
 };
 
-// `blocks` in host memory, as CheckBlocks accepts them. workers ≥ 1: how many slices; fewer are made
-// where there are fewer units. Slices end where a row of scales does.
+// `blocks` in host memory, as CheckBlocks accepts them. workers ≥ 1: how many slices; fewer are
+// made where there are fewer units. Slices end where a row of scales does.
 Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers);
 
 }  // namespace sparsefuse::cuda

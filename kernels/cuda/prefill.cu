@@ -3,10 +3,12 @@
 // 64 inputs. Weights keep their packed form until a warp has them in registers.
 //
 //              rows of X                      Tile        panels     rows  for
-//           ┌────┬────┬────┬────┐             kWide       2 × 2      256   4 panels that share inputs
+//           ┌────┬────┬────┬────┐             kWide       2 × 2      256   4 panels that share
+//           inputs
 //   2 warps │ w0 │ w1 │ w2 │ w3 │             kNarrow     2          256   2 panels that do
 //   × their │ w4 │ w5 │ w6 │ w7 │             kSingle     1          256   1 panel, any quads
-//   panels  └────┴────┴────┴────┘             kScaled     2 × 2      128   4, with several rows of scales
+//   panels  └────┴────┴────┴────┘             kScaled     2 × 2      128   4, with several rows of
+//   scales
 
 #include "kernels/cuda/device.cuh"
 
@@ -35,7 +37,7 @@ using ScaledWide = Tile<2, 2, 4, true>;
 using ScaledSingle = Tile<1, 1, 4, true>;
 
 template <Encoding kEncoding, typename T>
-constexpr int kStageBytes = T::kPanels * static_cast<int>(GroupBytes(kEncoding)) + T::kRowBytes;
+constexpr int kStageBytes = T::kPanels* static_cast<int>(GroupBytes(kEncoding)) + T::kRowBytes;
 
 // Copies a group's weights and activations into stages.
 template <Encoding kEncoding, typename T, bool kGather>
@@ -170,8 +172,8 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
     uint4 w[T::kWarpPanels][4];
 #pragma unroll
     for (int p = 0; p < T::kWarpPanels; ++p) {
-      ReadWeights<kEncoding>(
-          stage + (panel_warp * T::kWarpPanels + p) * GroupBytes(kEncoding), lane, w[p]);
+      ReadWeights<kEncoding>(stage + (panel_warp * T::kWarpPanels + p) * GroupBytes(kEncoding),
+                             lane, w[p]);
     }
     const auto* rows = reinterpret_cast<const uint4*>(stage + T::kPanels * GroupBytes(kEncoding)) +
                        row_warp * T::kRowTiles * kWarp + lane;
@@ -197,8 +199,8 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
       for (int p = 0; p < T::kWarpPanels; ++p) {
         const int32_t panel = first_panel + panel_warp * T::kWarpPanels + p;
         if (panel >= job.panels) continue;
-        const float* row = job.scale +
-                           int64_t{job.scale_ptr[panel] + scale_row} * kPanelOutputs + lane / 4;
+        const float* row =
+            job.scale + int64_t{job.scale_ptr[panel] + scale_row} * kPanelOutputs + lane / 4;
 #pragma unroll
         for (int i = 0; i < 8 * T::kRowTiles; ++i) {
           const int half = i / (4 * T::kRowTiles), r = i / 4 % T::kRowTiles;
@@ -247,13 +249,13 @@ template <Encoding kEncoding, typename T, bool kGather>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = PrefillKernel<kEncoding, T, kGather>;
   constexpr int kTurned = kTurnedRows * kTileStride<T::kPanels> * 4;
-  constexpr int kShared =
-      kStages * kStageBytes<kEncoding, T> > kTurned ? kStages * kStageBytes<kEncoding, T> : kTurned;
+  constexpr int kShared = kStages * kStageBytes < kEncoding,
+                T >> kTurned ? kStages * kStageBytes<kEncoding, T> : kTurned;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
-  const int64_t blocks = (job.panels + T::kPanels - 1) / T::kPanels *
-                         ((job.rows + T::kRows - 1) / T::kRows);
+  const int64_t blocks =
+      (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
   kernel<<<static_cast<unsigned>(blocks), T::kThreads, kShared, launch.stream>>>(job);
   return cudaGetLastError();
 }

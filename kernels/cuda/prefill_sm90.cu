@@ -2,19 +2,19 @@
 // generation, which read the activations from shared memory themselves, a warp group (4 warps) at a
 // time. Weights stay packed until a warp has its 16 outputs in registers.
 //
-// A warp group multiplies 64 outputs (2 panels) by 128 rows of X at a time, each of its warps 16 of the
-// outputs. Two groups share a tile:
+// A warp group multiplies 64 outputs (2 panels) by 128 rows of X at a time, each of its warps 16 of
+// the outputs. Two groups share a tile:
 //
 //          kWide                  kScaled                 kNarrow
-//   ┌──────────────────┐      ┌──────────┐      ┌──────────┬──────────┐   kWide    4 panels, 256 rows
-//   │ group 0          │      │ group 0  │      │ group 0  │ group 1  │   kScaled  4 panels with many
-//   ├──────────────────┤      ├──────────┤      └──────────┴──────────┘            rows of scales
-//   │ group 1          │      │ group 1  │                                kNarrow  2 panels
-//   └──────────────────┘      └──────────┘
+//   ┌──────────────────┐      ┌──────────┐      ┌──────────┬──────────┐   kWide    4 panels, 256
+//   rows │ group 0          │      │ group 0  │      │ group 0  │ group 1  │   kScaled  4 panels
+//   with many ├──────────────────┤      ├──────────┤      └──────────┴──────────┘            rows
+//   of scales │ group 1          │      │ group 1  │                                kNarrow  2
+//   panels └──────────────────┘      └──────────┘
 //
-// A thread of a third group has both operands copied: a group of a panel is one piece of memory, and so
-// are 256 rows × 64 inputs of tiled codes (quantize.h), whose order is that in which a thread meets the
-// weights of layout 1.
+// A thread of a third group has both operands copied: a group of a panel is one piece of memory,
+// and so are 256 rows × 64 inputs of tiled codes (quantize.h), whose order is that in which a
+// thread meets the weights of layout 1.
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/quantize.h"
@@ -24,9 +24,9 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = (kWarps + 4) * kWarp;  // and the group that copies
 constexpr int kHalfRows = 128, kHalfBytes = kHalfRows * kGroupInputs;
-constexpr int kPart = 64;  // sums of 64 outputs × 128 rows, a thread's share
+[[maybe_unused]] constexpr int kPart = 64;  // sums of 64 outputs × 128 rows, a thread's share
 constexpr int kStages = 8;
-constexpr int kAlign = 1024;                         // of the first stage
+constexpr int kAlign = 1024;                            // of the first stage
 constexpr int kMostGroups = kMaxInputs / kGroupInputs;  // of a panel
 
 template <int kPanels_, int kGroupHalves_, bool kManyScales_>
@@ -42,8 +42,8 @@ using Scaled = Tile<4, 1, true>;
 using Narrow = Tile<2, 1, false>;
 
 template <Encoding kEncoding, typename T>
-constexpr int kStageBytes = T::kPanels * static_cast<int>(GroupBytes(kEncoding)) +
-                            T::kHalves * kHalfBytes;
+constexpr int kStageBytes =
+    T::kPanels* static_cast<int>(GroupBytes(kEncoding)) + T::kHalves* kHalfBytes;
 
 struct Barriers {
   Barrier full[kStages], empty[kStages];
@@ -67,7 +67,7 @@ __device__ void MultiplyAddAsync(int32_t (&d)[kPart], uint32_t a0, uint32_t a1, 
       "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
       "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "{%64, %65, %66, %67}, %68, 1;"
-      : // clang-format off
+      :  // clang-format off
         "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
         "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
         "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
@@ -76,7 +76,7 @@ __device__ void MultiplyAddAsync(int32_t (&d)[kPart], uint32_t a0, uint32_t a1, 
         "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]),
         "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]),
         "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
-        // clang-format on
+      // clang-format on
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 }
 __device__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -91,10 +91,10 @@ __device__ void SyncConsumers() {
 
 // One arrival, and `bytes` that copies will bring.
 __device__ void ArriveAndExpect(Barrier* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 // Tells the barrier when the bytes are there.
 __device__ void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
@@ -108,7 +108,8 @@ __device__ void CopyBulk(void* shared, const void* global, int bytes, Barrier* b
 // Of rows of 64 bytes, 8 of them together, with 64-byte swizzle.
 __device__ uint64_t Describe(const void* shared) {
   const auto address = static_cast<uint64_t>(__cvta_generic_to_shared(shared));
-  return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{512 >> 4} << 32 | uint64_t{2} << 62;
+  return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{512 >> 4} << 32 |
+         uint64_t{2} << 62;
 }
 
 // A thread's weights of one group: outputs g and g + 8 of its warp's 16 (g = lane / 4), quads
@@ -212,8 +213,8 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
                        b + h * kNextHalf + kNextInputs);
     }
     CommitProducts();
-    // Of large products one may be under way while the next is prepared; between small ones the other
-    // warp group has its turn.
+    // Of large products one may be under way while the next is prepared; between small ones the
+    // other warp group has its turn.
     constexpr int kPending = T::kGroupHalves - 1;
     WaitForProducts<kPending>();
     const int32_t done = group - kPending;
@@ -305,6 +306,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <Encoding kEncoding, typename T>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
+  static_assert(!T::kManyScales || T::kGroupHalves == 1);  // else registers do not suffice
   const auto kernel = PrefillSm90Kernel<kEncoding, T>;
   constexpr int kTurned = T::kRows * kTileStride<T::kPanels> * 4;
   constexpr int kRing = kStages * kStageBytes<kEncoding, T>;
@@ -312,8 +314,8 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (allowed != cudaSuccess) return allowed;
-  const int64_t blocks = (job.panels + T::kPanels - 1) / T::kPanels *
-                         ((job.rows + T::kRows - 1) / T::kRows);
+  const int64_t blocks =
+      (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;

@@ -46,8 +46,8 @@ __device__ Four Values(const QuantizeJob& job, int64_t row, int64_t k) {
   }
   if (job.smooth) {
     const float4 smooth = *reinterpret_cast<const float4*>(job.smooth + k);
-    four = {{four.v[0] * smooth.x, four.v[1] * smooth.y, four.v[2] * smooth.z,
-             four.v[3] * smooth.w}};
+    four = {
+        {four.v[0] * smooth.x, four.v[1] * smooth.y, four.v[2] * smooth.z, four.v[3] * smooth.w}};
   }
   return four;
 }

@@ -2,11 +2,11 @@
 //
 //   bench_cuda [--quick | --decode]      one size only; few rows only
 //
-// Every figure is the best of five replays of a captured graph of 50 or more launches, over copies of the
-// weights that together exceed the second-level cache several times. "us" is the whole operator:
-// float16 in, quantised, multiplied, scaled, float16 out; "product_us" leaves the quantisation out
-// (measured alone, and taken off). "bytes" are the packed weights with their lists. Where a library
-// is absent its figures are, too.
+// Every figure is the best of five replays of a captured graph of 50 or more launches, over copies
+// of the weights that together exceed the second-level cache several times. "us" is the whole
+// operator: float16 in, quantised, multiplied, scaled, float16 out; "product_us" leaves the
+// quantisation out (measured alone, and taken off). "bytes" are the packed weights with their
+// lists. Where a library is absent its figures are, too.
 
 #include <cublasLt.h>
 #include <cuda_fp16.h>
@@ -70,7 +70,8 @@ double Seconds(const std::function<void(int)>& launch, int launches = kLaunches)
 
 double Rounded(double value) { return std::stod((std::ostringstream{} << value).str()); }
 
-// --- cuBLASLt -------------------------------------------------------------------------------------
+// --- cuBLASLt
+// -------------------------------------------------------------------------------------
 
 class Lt {
  public:
@@ -82,7 +83,8 @@ class Lt {
   }
   bool found() const { return library_ != nullptr; }
 
-  // Best time of Y[M, N] = X[M, K]·W[N, K]ᵀ among the library's own first proposals; 0: it has none.
+  // Best time of Y[M, N] = X[M, K]·W[N, K]ᵀ among the library's own first proposals; 0: it has
+  // none.
   double Time(int64_t m, int64_t n, int64_t k, bool int8, const std::vector<void*>& weights,
               const void* x, void* y, void* workspace, size_t workspace_bytes) {
     const cudaDataType in = int8 ? CUDA_R_8I : CUDA_R_16F, out = int8 ? CUDA_R_32I : CUDA_R_16F;
@@ -141,7 +143,8 @@ class Lt {
   cublasLtHandle_t handle_ = nullptr;
 };
 
-// --- Our layers -----------------------------------------------------------------------------------
+// --- Our layers
+// -----------------------------------------------------------------------------------
 
 struct Case {
   Encoding encoding;
@@ -247,8 +250,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
                     .gate = mode,
                     .workspace = buffers.workspace.get()};
       const double seconds = Seconds([&](int i) {
-        SPARSEFUSE_CHECK_CUDA(
-            cuda::Linear(layers[static_cast<size_t>(i % copies)], run, stream));
+        SPARSEFUSE_CHECK_CUDA(cuda::Linear(layers[static_cast<size_t>(i % copies)], run, stream));
       });
       const auto stride = (GroupsPerPanel(inputs) + 1) * kGroupInputs;
       auto* const w = buffers.workspace.get();
@@ -272,8 +274,8 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
       });
       const bool high_only = mode != GateMode::kOff;
       const auto read = static_cast<double>(high_only ? bytes / 2 + quad.size() * 2 : all_bytes);
-      const double operations = 2.0 * static_cast<double>(m) *
-                                static_cast<double>(plan.group_ptr.back()) * kGroupWeights;
+      const double operations =
+          2.0 * static_cast<double>(m) * static_cast<double>(plan.group_ptr.back()) * kGroupWeights;
       results.push_back({{"K", inputs},
                          {"N", outputs},
                          {"M", m},
@@ -308,8 +310,8 @@ int Main(bool quick, bool decode) {
     SPARSEFUSE_CHECK_CUDA(cudaEventCreate(&after));
     for (int i = 0; i < 6; ++i) {
       SPARSEFUSE_CHECK_CUDA(cudaEventRecord(before, stream));
-      SPARSEFUSE_CHECK_CUDA(cudaMemcpyAsync(to.get(), from.get(), kCopied,
-                                            cudaMemcpyDeviceToDevice, stream));
+      SPARSEFUSE_CHECK_CUDA(
+          cudaMemcpyAsync(to.get(), from.get(), kCopied, cudaMemcpyDeviceToDevice, stream));
       SPARSEFUSE_CHECK_CUDA(cudaEventRecord(after, stream));
       SPARSEFUSE_CHECK_CUDA(cudaEventSynchronize(after));
       float ms;

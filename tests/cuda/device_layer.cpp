@@ -28,15 +28,15 @@ DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers)
       quad_(layer.quad),
       group_ptr_(layer.group_ptr),
       prepared_(cuda::PreparedBytes(plan_)) {
-  const LinearWeights weights = {.shape = layer.shape,
-                                 .weight = packed_.get(),
-                                 .scale_code = scale_code_.get(),
-                                 .scale_base = layer.scale_base,
-                                 .bias = bias_.get(),
-                                 .smooth = layer.smooth.empty() ? nullptr : smooth_.get(),
-                                 .blocks = {.quad = layer.shape.sparse ? quad_.get() : nullptr,
-                                            .group_ptr = group_ptr_.get()},
-                                 .gate = layer.gate.empty() ? nullptr : gate_.get()};
+  const LinearWeights weights = {
+      .shape = layer.shape,
+      .weight = packed_.get(),
+      .scale_code = scale_code_.get(),
+      .scale_base = layer.scale_base,
+      .bias = bias_.get(),
+      .smooth = layer.smooth.empty() ? nullptr : smooth_.get(),
+      .blocks = {.quad = layer.shape.sparse ? quad_.get() : nullptr, .group_ptr = group_ptr_.get()},
+      .gate = layer.gate.empty() ? nullptr : gate_.get()};
   SPARSEFUSE_CHECK_CUDA(cuda::Prepare(weights, plan_, prepared_.get(), nullptr, &layer_));
   SPARSEFUSE_CHECK_CUDA(cudaDeviceSynchronize());
 }

@@ -56,8 +56,8 @@ class DeviceLayer {
 
   // Y of `rows` rows of X; throws where the kernel wrote beyond Y. half: by way of float16.
   std::vector<float> Run(const std::vector<float>& x, int64_t rows, bool half = false,
-                         Activation activation = Activation::kNone,
-                         GateMode gate = GateMode::kOff, int64_t* easy_rows = nullptr) const;
+                         Activation activation = Activation::kNone, GateMode gate = GateMode::kOff,
+                         int64_t* easy_rows = nullptr) const;
   const cuda::Plan& plan() const { return plan_; }
 
  private:

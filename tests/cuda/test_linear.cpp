@@ -17,7 +17,7 @@ namespace {
 bool HasDevice() {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return true;
-  WARN("skipped: no GPU here");
+  WARN("SKIPPED: no GPU here");
   return false;
 }
 
@@ -56,9 +56,7 @@ LinearLayer MakeLayer(Encoding encoding, Pattern pattern, int64_t inputs, int64_
                       double density, uint32_t seed, bool smooth = false) {
   const bool sparse = pattern != Pattern::kDense;
   LinearLayer layer({inputs, outputs, 0, encoding, sparse}, seed, smooth, density);
-  const int64_t side = pattern == Pattern::kRuns32   ? 32
-                       : pattern == Pattern::kRuns64 ? 64
-                                                     : 128;
+  const int64_t side = pattern == Pattern::kRuns32 ? 32 : pattern == Pattern::kRuns64 ? 64 : 128;
   if (sparse && pattern != Pattern::kQuads) KeepRuns(layer, side, density, seed);
   return layer;
 }
@@ -67,9 +65,12 @@ TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings
   if (!HasDevice()) return;
   for (const Encoding encoding : kEncodings) {
     for (const Pattern pattern : kPatterns) {
-      for (const auto& [inputs, outputs] :
-           {std::pair<int64_t, int64_t>{1, 1}, {63, 33}, {64, 32}, {66, 129}, {260, 97},
-            {1000, 70}}) {
+      for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{1, 1},
+                                            {63, 33},
+                                            {64, 32},
+                                            {66, 129},
+                                            {260, 97},
+                                            {1000, 70}}) {
         for (const double density : {0.0, 0.1, 0.5, 1.0}) {
           if (pattern == Pattern::kDense && density != 0.5) continue;
           const LinearLayer layer =
@@ -169,7 +170,8 @@ TEST_CASE("GPU kernels apply activations, in both element types") {
     for (const int64_t rows : {3, 30}) {
       INFO(ActivationName(activation) << ", rows " << rows);
       const std::vector<float> x = RandomRows(rows, 300, 8);
-      CheckAgainst(ExactLinear(layer, x, rows, {}, activation), device.Run(x, rows, false, activation));
+      CheckAgainst(ExactLinear(layer, x, rows, {}, activation),
+                   device.Run(x, rows, false, activation));
       Exact exact = ExactLinear(layer, RoundToHalf(x), rows, {}, activation);
       for (size_t i = 0; i < exact.y.size(); ++i) {
         exact.bound[i] += std::fabs(exact.y[i]) * 0x1p-11 + 0x1p-25;
@@ -179,8 +181,9 @@ TEST_CASE("GPU kernels apply activations, in both element types") {
   }
 }
 
-TEST_CASE("on the GPU a row with NaN or Inf is all NaN, a row of zeros is the bias, and no other "
-          "row changes") {
+TEST_CASE(
+    "on the GPU a row with NaN or Inf is all NaN, a row of zeros is the bias, and no other "
+    "row changes") {
   if (!HasDevice()) return;
   const LinearLayer layer({130, 50}, 2);
   const DeviceLayer device(layer);
@@ -214,8 +217,7 @@ TEST_CASE("the GPU reads easy rows of nested layers in 4 bits and counts them") 
       for (const float sketch_rows : {0.0f, 3.0f}) {
         LinearLayer layer({200, 70, 0, encoding, sparse}, 21, true, 0.5);
         layer.gate = {1, 0, 0, sketch_rows};
-        const std::vector<float> sketch =
-            RandomRows(static_cast<int64_t>(sketch_rows), 200, 22);
+        const std::vector<float> sketch = RandomRows(static_cast<int64_t>(sketch_rows), 200, 22);
         layer.gate.insert(layer.gate.end(), sketch.begin(), sketch.end());
         for (const int64_t rows : {1, 8, 13, 40}) {
           std::vector<float> x = RandomRows(rows, 200, 23);
