@@ -6,6 +6,7 @@
 // each half of a panel's outputs, add them up and finish them.
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace sparsefuse::cuda {
 namespace {
@@ -14,6 +15,7 @@ constexpr int kWarps = 8;      // of a block, that stream
 constexpr int kFinishers = 2;  // warps that finish panels
 static_assert(kFinishers == kArrivals);
 constexpr int kThreads = (kWarps + kFinishers) * kWarp;
+static_assert(kDecodeRows == 16 && kSlotValues == kDecodeRows * kPanelOutputs);
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 111 << 10;  // of a block, for rings and sums
 constexpr int kTileRows = 8;
@@ -423,20 +425,8 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
       kMeetingBytes +
       sizeof(uint4) * kWarps *
           (2 * kPartWords<kTiles> + kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>);
-  static const cudaError_t allowed = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kShared));
-  if (allowed != cudaSuccess) return allowed;
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(launch.workers));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kShared;
-  config.stream = launch.stream;
-  config.attrs = &overlap;
-  config.numAttrs = launch.overlaps ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, job, launch.gathers);
+  return LaunchKernel(kernel, launch.workers, kThreads, static_cast<int>(kShared), launch.overlaps,
+                      launch.stream, job, launch.gathers);
 }
 
 template <Encoding kEncoding>
@@ -455,16 +445,8 @@ cudaError_t LaunchRows(const Job& job, const Launch& launch) {
 int32_t DecodeBlocksPerMultiprocessor() noexcept { return kBlocksPerMultiprocessor; }
 
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept {
-  switch (launch.encoding) {
-    case Encoding::kInt8:
-      return LaunchRows<Encoding::kInt8>(job, launch);
-    case Encoding::kInt4:
-      return LaunchRows<Encoding::kInt4>(job, launch);
-    case Encoding::kNested1:
-      return LaunchRows<Encoding::kNested1>(job, launch);
-    default:
-      return LaunchRows<Encoding::kNested4>(job, launch);
-  }
+  return WithEncoding(launch.encoding,
+                      [&]<Encoding kEncoding>() { return LaunchRows<kEncoding>(job, launch); });
 }
 
 }  // namespace sparsefuse::cuda

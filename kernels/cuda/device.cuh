@@ -14,8 +14,7 @@ namespace sparsefuse::cuda {
 
 inline constexpr int kWarp = 32;
 
-// --- Copies from global to shared memory
-// ----------------------------------------------------------
+// --- Copies from global to shared memory ---
 
 // Read once: not worth a place in the first-level cache.
 __device__ inline void CopyAsync16(void* shared, const void* global) {
@@ -45,8 +44,7 @@ __device__ inline void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// --- Barriers in shared memory of which one side only arrives
-// --------------------------------------
+// --- Barriers in shared memory of which one side only arrives ---
 
 using Barrier = uint64_t;
 
@@ -77,8 +75,7 @@ __device__ inline void WaitFor(Barrier* barrier, int parity) {
   } while (!done);
 }
 
-// --- Launches that overlap
-// ------------------------------------------------------------------------
+// --- Launches that overlap ---
 
 __device__ inline void LetNextLaunchStart() {
 #if __CUDA_ARCH__ >= 900
@@ -92,8 +89,7 @@ __device__ inline void WaitForEarlierLaunch() {
 #endif
 }
 
-// --- Products
-// -------------------------------------------------------------------------------------
+// --- Products ---
 
 // sum[16 outputs × 8 rows] += a[16 × 32 inputs] · b[32 × 8], 8-bit integers, exact.
 __device__ inline void MultiplyAdd(int32_t (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
@@ -112,9 +108,9 @@ __device__ inline void MultiplyAddGroup(int32_t (&sum)[4], const uint4& upper, c
   MultiplyAdd(sum, upper.z, lower.z, upper.w, lower.w, b.z, b.w);
 }
 
-// --- Four weights a word
-// -------------------------------------------------------------------------- Nibbles of outputs r
-// (low) and r + 16 (high) lie in one byte.
+// --- Four weights a word ---
+//
+// Nibbles of outputs r (low) and r + 16 (high) lie in one byte.
 
 __device__ inline uint32_t LowNibbles16(uint32_t w) { return w << 4 & 0xf0f0f0f0u; }  // 16·n
 __device__ inline uint32_t HighNibbles16(uint32_t w) { return w & 0xf0f0f0f0u; }
@@ -132,6 +128,12 @@ __device__ inline uint32_t Nested4(uint32_t h, uint32_t l) {
   return (4 * high + low + 0x58585858u) ^ 0x80808080u;
 }
 
+// A sum of products: those of int4 are 16 times too large.
+template <Encoding kEncoding>
+__device__ int32_t Unscaled(int32_t sum) {
+  return kEncoding == Encoding::kInt4 ? sum >> 4 : sum;
+}
+
 template <typename Decode>
 __device__ inline uint4 ForWords(const uint4& a, Decode decode) {
   return {decode(a.x), decode(a.y), decode(a.z), decode(a.w)};
@@ -141,8 +143,7 @@ __device__ inline uint4 ForWords(const uint4& a, const uint4& b, Decode decode) 
   return {decode(a.x, b.x), decode(a.y, b.y), decode(a.z, b.z), decode(a.w, b.w)};
 }
 
-// --- The last step
-// --------------------------------------------------------------------------------
+// --- The last step ---
 
 __device__ inline float ActivateOnDevice(Activation activation, float v) {
   switch (activation) {
@@ -186,8 +187,8 @@ __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int6
   for (int i = 0; i < kPanels; ++i) {
     const int32_t of = panel + (lane * kPanels + i) / static_cast<int>(kPanelOutputs);
     const int64_t at = int64_t{i < exist ? job.scale_ptr[of] : 0} * kPanelOutputs;
-    constexpr bool kScaled = sizeof(Value) == 4 && !std::is_integral_v<Value>;
-    scale[i] = kScaled || i >= exist
+    scale[i] = std::is_floating_point_v<Value> || i >= exist  // floats have theirs already
+
                    ? 1.0f
                    : job.scale[at + (lane * kPanels + i) % static_cast<int>(kPanelOutputs)];
     bias[i] = i < exist ? job.bias[first + i] : 0.0f;

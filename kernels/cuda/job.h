@@ -11,7 +11,8 @@
 
 namespace sparsefuse::cuda {
 
-inline constexpr int64_t kArrivals = 2;  // counters a panel
+inline constexpr int64_t kArrivals = 2;                              // counters a panel
+inline constexpr int64_t kSlotValues = kDecodeRows * kPanelOutputs;  // of 4 bytes
 
 struct Job {
   const uint8_t* weight;
@@ -28,8 +29,8 @@ struct Job {
   int64_t codes_stride;
   const float* row_scale;  // [rows]: s
   const int32_t* easy;     // [rows]: not 0 for rows that are read in 4 bits; null: none is
-  int32_t* arrived;        // [panels, kArrivals], 0 before and after
-  int32_t* slot;           // [slots, …]
+  int32_t* arrived;        // [panels, kArrivals], 0 before
+  int32_t* slot;           // [slots, kSlotValues]
   int64_t rows;
   void* y;
   bool half;
@@ -39,11 +40,13 @@ struct Job {
 struct Launch {
   Encoding encoding;
   bool gathers;  // groups hold any quads; else 64 neighbours
-  int32_t workers, shared_panels, multiprocessors;
+  int32_t workers, shared_panels;
   bool overlaps;  // starts while the launch before it still runs
   cudaStream_t stream;
 };
 
+// Slices of work that suit a multiprocessor.
+int32_t DecodeBlocksPerMultiprocessor() noexcept;
 // rows ≤ kDecodeRows.
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.

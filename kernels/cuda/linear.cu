@@ -1,13 +1,12 @@
 #include <algorithm>
 
 #include "kernels/cuda/job.h"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/quantize.h"
 
 namespace sparsefuse::cuda {
 namespace {
-
-constexpr int64_t kSlotWords = 16 * 32;  // of 16 rows × 32 outputs
 
 // 2^(i/16), rounded to float, as pack.cpp has it.
 __constant__ float kRoots[16] = {0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
@@ -19,6 +18,10 @@ __global__ void DecodeScalesKernel(const uint8_t* code, float base, int64_t coun
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
   scale[i] = base * kRoots[code[i] & 15] * static_cast<float>(1 << (code[i] >> 4));
+}
+
+bool IsAligned(const void* pointer, size_t to) {
+  return reinterpret_cast<uintptr_t>(pointer) % to == 0;
 }
 
 size_t Align(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -70,7 +73,7 @@ WorkParts TakeWork(const Layer& layer, int64_t rows, Parts& parts) {
       rows > kDecodeRows ? (rows + kTileRowsSm90 - 1) / kTileRowsSm90 * kTileRowsSm90 : rows;
   return {parts.Take<int8_t>(code_rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
           parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels * kArrivals),
-          parts.Take<int32_t>(layer.slots * kSlotWords)};
+          parts.Take<int32_t>(layer.slots * kSlotValues)};
 }
 
 template <typename T>
@@ -82,8 +85,6 @@ cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
   if (const cudaError_t error = (expression); error != cudaSuccess) return error
 
 }  // namespace
-
-int32_t DecodeBlocksPerMultiprocessor() noexcept;
 
 cudaError_t SuggestWorkers(int32_t* workers) noexcept {
   int device = 0, count = 0;
@@ -102,12 +103,14 @@ size_t PreparedBytes(const Plan& plan) noexcept {
 
 cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
                     cudaStream_t stream, Layer* layer) noexcept {
+  if (!IsAligned(weights.weight, 16) || !IsAligned(weights.smooth, 16) ||
+      !IsAligned(weights.blocks.quad, 16) || !IsAligned(prepared, kAlignment)) {
+    return cudaErrorMisalignedAddress;
+  }
   Parts parts(prepared);
   const PreparedParts to = TakePrepared(plan, parts);
-  int device = 0, multiprocessors = 0, major = 0, minor = 0;
+  int device = 0, major = 0, minor = 0;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
@@ -119,22 +122,19 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.row_ptr, to.row_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.tile_order, to.tile_order, stream));
   const int64_t scales = int64_t{plan.scale_ptr.back()} * kPanelOutputs;
-  constexpr unsigned kThreads = 256;
+  constexpr int64_t kThreads = 256;
   if (scales > 0) {
-    DecodeScalesKernel<<<static_cast<unsigned>((scales + kThreads - 1) / kThreads), kThreads, 0,
-                         stream>>>(weights.scale_code, weights.scale_base, scales, to.scale);
+    SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+        LaunchKernel(DecodeScalesKernel, (scales + kThreads - 1) / kThreads, kThreads, 0, false,
+                     stream, weights.scale_code, weights.scale_base, scales, to.scale));
   }
-  const int64_t groups = plan.group_ptr.back();
   *layer = {.weights = weights,
             .panels = weights.shape.panels(),
-            .groups = groups,
-            .scale_rows = plan.scale_ptr.back(),
-            .plane_bytes = groups * PlaneBytes(weights.shape.encoding),
+            .plane_bytes = plan.group_ptr.back() * PlaneBytes(weights.shape.encoding),
             .workers = plan.workers,
             .slots = plan.slots,
             .shared_panels = plan.shared_panels,
             .runs = plan.runs,
-            .multiprocessors = multiprocessors,
             .overlaps_launches = major >= 9,
             .is_sm90 = major == 9 && minor == 0,
             .worker = to.worker,
@@ -144,7 +144,7 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
             .row_ptr = to.row_ptr,
             .tile_order = to.tile_order,
             .scale = to.scale};
-  return cudaGetLastError();
+  return cudaSuccess;
 }
 
 size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept {
@@ -155,6 +155,9 @@ size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept {
 
 cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noexcept {
   if (run.rows == 0) return cudaSuccess;
+  if (!IsAligned(run.x, 16) || !IsAligned(run.y, 16) || !IsAligned(run.workspace, kAlignment)) {
+    return cudaErrorMisalignedAddress;
+  }
   const LinearWeights& weights = layer.weights;
   const LinearShape& shape = weights.shape;
   Parts parts(run.workspace);
@@ -163,20 +166,21 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                                       (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
   const bool prefills = run.rows > kDecodeRows && !gated;
   const bool sm90 = prefills && layer.is_sm90 && layer.shared_panels > 1;
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
-                                                  .half = run.half,
-                                                  .smooth = weights.smooth,
-                                                  .gate = weights.gate,
-                                                  .inputs = shape.inputs,
-                                                  .codes = work.codes,
-                                                  .codes_stride = CodesStride(shape),
-                                                  .tiled = sm90,
-                                                  .row_scale = work.row_scale,
-                                                  .easy = gated ? work.easy : nullptr,
-                                                  .easy_rows = run.easy_rows,
-                                                  .counter = work.arrived,
-                                                  .counters = layer.panels * kArrivals},
-                                                 run.rows, layer.overlaps_launches, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      LaunchQuantize({.x = run.x,
+                      .half = run.half,
+                      .smooth = weights.smooth,
+                      .gate = weights.gate,
+                      .inputs = shape.inputs,
+                      .codes = work.codes,
+                      .codes_stride = CodesStride(shape),
+                      .tiled = sm90,
+                      .row_scale = work.row_scale,
+                      .easy = gated ? work.easy : nullptr,
+                      .easy_rows = run.easy_rows,
+                      .counter = work.arrived,
+                      .counters = prefills ? 0 : layer.panels * kArrivals},
+                     run.rows, layer.overlaps_launches, stream));
   Job job{.weight = reinterpret_cast<const uint8_t*>(weights.weight),
           .plane_bytes = layer.plane_bytes,
           .quad = shape.sparse ? weights.blocks.quad : nullptr,
@@ -191,7 +195,8 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
           .outputs = shape.outputs,
           .panels = static_cast<int32_t>(layer.panels),
           .groups_per_panel = static_cast<int32_t>(GroupsPerPanel(shape.inputs)),
-          .groups_per_scale = static_cast<int32_t>(shape.scale_groups),
+          .groups_per_scale =
+              static_cast<int32_t>(std::min(shape.scale_groups, GroupsPerPanel(kMaxInputs))),
           .codes = work.codes,
           .codes_stride = CodesStride(shape),
           .row_scale = work.row_scale,
@@ -206,7 +211,6 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                 .gathers = shape.sparse && !layer.runs,
                 .workers = layer.workers,
                 .shared_panels = layer.shared_panels,
-                .multiprocessors = layer.multiprocessors,
                 .overlaps = layer.overlaps_launches,
                 .stream = stream};
   if (sm90) return LaunchPrefillSm90(job, launch);
@@ -214,7 +218,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   for (int64_t row = 0; row < run.rows; row += kDecodeRows) {
     job.rows = std::min(kDecodeRows, run.rows - row);
     SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchDecode(job, launch));
-    launch.overlaps = false;  // it shares slots with the launch before
+    launch.overlaps = false;
     job.codes += kDecodeRows * job.codes_stride;
     job.row_scale += kDecodeRows;
     if (job.easy) job.easy += kDecodeRows;

@@ -1,15 +1,20 @@
 // The linear layers of kernels/linear/linear.h on NVIDIA GPUs from compute capability 8.0 on: the
 // same weights, as they lie in the file, and the same meaning. The integer sums are the CPU's;
-// floats keep the bound of linear.h. Results do not depend on timing; they may differ in the last
-// bits between plans where a panel has several rows of scales.
+// floats keep the bound of linear.h. Results do not depend on timing. Where a panel has several
+// rows of scales they may differ in the last bits between plans, and between few rows and many.
 //
 // Weights in layout 1 need no other order here: in a group, the 16 bytes that a thread of a warp
 // loads from an output's row are quads 4t … 4t + 3 (t = lane mod 4), which serve as the four
 // registers that mma.m16n8k32 wants of this thread in two steps, if the activations are read with
-// the same exchange of inputs. So a group is loaded by four (int8) or two (4 bits) fully coalesced
-// loads.
+// the same exchange of inputs. So a plane of a group is loaded by four (int8) or two (4 bits)
+// fully coalesced loads.
 //
-// No allocation, no synchronisation, no read-back: a stream that runs a layer can be captured.
+// No allocation, no synchronisation, no read-back: a stream that runs a layer can be captured. The
+// device must be the one that the layer was prepared on. Runs that may overlap need a workspace
+// each.
+//
+// Every function returns an error, cudaErrorMisalignedAddress where an address is not what is asked
+// for here, and launches nothing then.
 
 #ifndef SPARSEFUSE_KERNELS_CUDA_LINEAR_H_
 #define SPARSEFUSE_KERNELS_CUDA_LINEAR_H_
@@ -27,13 +32,15 @@ namespace sparsefuse::cuda {
 inline constexpr int64_t kDecodeRows = 16;  // more are worked on as tiles of a matrix product
 inline constexpr size_t kAlignment = 256;   // of `prepared` and `workspace`
 
-// A prepared layer. The arrays behind `weights` are in device memory; weight aligned to 16 bytes.
+// A prepared layer. The arrays behind `weights` are in device memory (so its functions that read
+// them are not for the host); weight, smooth and quad aligned to 16 bytes. They are read before
+// launches that came just ahead have ended, so they must be complete by then, not only earlier in
+// the stream; what a copy brought is.
 struct Layer {
   LinearWeights weights;
-  int64_t panels, groups, scale_rows, plane_bytes;
+  int64_t panels, plane_bytes;
   int32_t workers, slots, shared_panels;
   bool runs;
-  int32_t multiprocessors;
   bool overlaps_launches;  // compute capability 9.0 or more
   bool is_sm90;            // exactly 9.0
   // Device memory, inside `prepared`:
@@ -44,8 +51,8 @@ struct Layer {
 
 struct Run {
   int64_t rows;   // M ≥ 0
-  const void* x;  // [M, K], float or float16
-  void* y;        // [M, N], the same type
+  const void* x;  // [M, K], float or float16, aligned to 16 bytes
+  void* y;        // [M, N], the same type, aligned to 16 bytes
   bool half = false;
   Activation activation = Activation::kNone;
   GateMode gate = GateMode::kOff;
@@ -58,8 +65,8 @@ cudaError_t SuggestWorkers(int32_t* workers) noexcept;
 
 size_t PreparedBytes(const Plan& plan) noexcept;
 
-// Copies the plan and decodes the scales, on `stream`. The plan must live until the stream is
-// there.
+// Copies the plan and decodes the scales, on `stream`. The plan is that of the same blocks, and
+// must live until the stream is there.
 cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
                     cudaStream_t stream, Layer* layer) noexcept;
 

@@ -36,7 +36,9 @@ bool ShareInputs(const LinearShape& shape, const BlockIndex& blocks, int64_t cou
 
 }  // namespace
 
-Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers) {
+Plan MakePlan(const LinearShape& layer_shape, const BlockIndex& blocks, int32_t workers) {
+  LinearShape shape = layer_shape;  // no panel has more groups than this
+  shape.scale_groups = std::min(shape.scale_groups, GroupsPerPanel(kMaxInputs));
   const int64_t panels = shape.panels();
   Plan plan;
   plan.group_ptr.push_back(0);

@@ -2,15 +2,20 @@
 // outputs × rows; both operands pass through shared memory in a ring of stages, a stage a group of
 // 64 inputs. Weights keep their packed form until a warp has them in registers.
 //
-//              rows of X                      Tile        panels     rows  for
-//           ┌────┬────┬────┬────┐             kWide       2 × 2      256   4 panels that share
-//           inputs
-//   2 warps │ w0 │ w1 │ w2 │ w3 │             kNarrow     2          256   2 panels that do
-//   × their │ w4 │ w5 │ w6 │ w7 │             kSingle     1          256   1 panel, any quads
-//   panels  └────┴────┴────┴────┘             kScaled     2 × 2      128   4, with several rows of
-//   scales
+// clang-format off
+//           rows of X              Tile          panels   rows   for
+//    ┌────┬────┬────┬────┐         Wide          2 × 2    256    4 panels that share inputs
+//    │ w0 │ w1 │ w2 │ w3 │         Narrow        2        256    2 panels that do
+//    ├────┼────┼────┼────┤         Single        1        256    1 panel, any quads
+//    │ w4 │ w5 │ w6 │ w7 │         ScaledWide    2 × 2    128    4, with several rows of scales
+//    └────┴────┴────┴────┘         ScaledSingle  1        128    1, with several rows of scales
+//    2 warps × their panels
+// clang-format on
+
+#include <algorithm>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace sparsefuse::cuda {
 namespace {
@@ -138,11 +143,6 @@ __device__ void ReadWeights(const uint8_t* panel, int lane, uint4 (&w)[4]) {
   }
 }
 
-template <Encoding kEncoding>
-__device__ int32_t Unscale(int32_t sum) {  // int4 products are 16 times too large
-  return kEncoding == Encoding::kInt4 ? sum >> 4 : sum;
-}
-
 template <Encoding kEncoding, typename T, bool kGather>
 __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_constant__ Job job) {
   extern __shared__ uint4 shared[];
@@ -155,7 +155,6 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
   const int32_t first_panel = tile * T::kPanels;
   const int64_t first_row = blockIdx.x % row_tiles * T::kRows;
 
-  WaitForEarlierLaunch();
   Copier<kEncoding, T, kGather> copier(job, first_panel, first_row);
   for (int s = 0; s < kStages - 1; ++s) copier.Copy(ring + s * kStage);
 
@@ -206,7 +205,7 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
           const int half = i / (4 * T::kRowTiles), r = i / 4 % T::kRowTiles;
           int32_t& t = sum[p][half][r][i % 4];
           result[p][half][r][i % 4] +=
-              row[half * 16 + i % 4 / 2 * 8] * static_cast<float>(Unscale<kEncoding>(t));
+              row[half * 16 + i % 4 / 2 * 8] * static_cast<float>(Unscaled<kEncoding>(t));
           t = 0;
         }
       }
@@ -231,7 +230,7 @@ __global__ void __launch_bounds__(T::kThreads) PrefillKernel(const __grid_consta
         if constexpr (T::kManyScales) {
           value = result[p][half][tile_of_rows][i % 4];
         } else {
-          value = Unscale<kEncoding>(sum[p][half][tile_of_rows][i % 4]);
+          value = Unscaled<kEncoding>(sum[p][half][tile_of_rows][i % 4]);
         }
         turned[row % kTurnedRows * kTileStride<T::kPanels> + output] = value;
       }
@@ -249,15 +248,11 @@ template <Encoding kEncoding, typename T, bool kGather>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = PrefillKernel<kEncoding, T, kGather>;
   constexpr int kTurned = kTurnedRows * kTileStride<T::kPanels> * 4;
-  constexpr int kShared = kStages * kStageBytes < kEncoding,
-                T >> kTurned ? kStages * kStageBytes<kEncoding, T> : kTurned;
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
-  if (allowed != cudaSuccess) return allowed;
+  constexpr int kRing = kStages * kStageBytes<kEncoding, T>, kShared = std::max(kRing, kTurned);
+  static_assert(kShared <= 99 << 10);  // what the smallest multiprocessors have
   const int64_t blocks =
       (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
-  kernel<<<static_cast<unsigned>(blocks), T::kThreads, kShared, launch.stream>>>(job);
-  return cudaGetLastError();
+  return LaunchKernel(kernel, blocks, T::kThreads, kShared, false, launch.stream, job);
 }
 
 template <Encoding kEncoding>
@@ -280,16 +275,8 @@ cudaError_t LaunchTile(const Job& job, const Launch& launch) {
 }  // namespace
 
 cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept {
-  switch (launch.encoding) {
-    case Encoding::kInt8:
-      return LaunchTile<Encoding::kInt8>(job, launch);
-    case Encoding::kInt4:
-      return LaunchTile<Encoding::kInt4>(job, launch);
-    case Encoding::kNested1:
-      return LaunchTile<Encoding::kNested1>(job, launch);
-    default:
-      return LaunchTile<Encoding::kNested4>(job, launch);
-  }
+  return WithEncoding(launch.encoding,
+                      [&]<Encoding kEncoding>() { return LaunchTile<kEncoding>(job, launch); });
 }
 
 }  // namespace sparsefuse::cuda

@@ -5,18 +5,23 @@
 // A warp group multiplies 64 outputs (2 panels) by 128 rows of X at a time, each of its warps 16 of
 // the outputs. Two groups share a tile:
 //
-//          kWide                  kScaled                 kNarrow
-//   ┌──────────────────┐      ┌──────────┐      ┌──────────┬──────────┐   kWide    4 panels, 256
-//   rows │ group 0          │      │ group 0  │      │ group 0  │ group 1  │   kScaled  4 panels
-//   with many ├──────────────────┤      ├──────────┤      └──────────┴──────────┘            rows
-//   of scales │ group 1          │      │ group 1  │                                kNarrow  2
-//   panels └──────────────────┘      └──────────┘
+// clang-format off
+//           Wide                 Scaled                Narrow
+//    ┌──────────────────┐    ┌──────────┐    ┌──────────┬──────────┐   Wide    4 panels, 256 rows
+//    │     group 0      │    │ group 0  │    │ group 0  │ group 1  │   Scaled  4 panels, 128 rows, with
+//    ├──────────────────┤    ├──────────┤    └──────────┴──────────┘           several rows of scales
+//    │     group 1      │    │ group 1  │                              Narrow  2 panels, 256 rows
+//    └──────────────────┘    └──────────┘
+// clang-format on
 //
 // A thread of a third group has both operands copied: a group of a panel is one piece of memory,
 // and so are 256 rows × 64 inputs of tiled codes (quantize.h), whose order is that in which a
 // thread meets the weights of layout 1.
 
+#include <algorithm>
+
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/quantize.h"
 
 namespace sparsefuse::cuda {
@@ -192,7 +197,6 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
   const int32_t of_panel = min(place.panel + eighth / 2, job.panels - 1);
   [[maybe_unused]] const float* scale =
       job.scale + int64_t{job.scale_ptr[of_panel]} * kPanelOutputs + eighth % 2 * 16 + lane / 4;
-  const auto unscaled = [](int32_t t) { return kEncoding == Encoding::kInt4 ? t >> 4 : t; };
 
   const auto step = [&](int32_t group, Pair& w) {
     const int at = group % kStages;
@@ -224,7 +228,7 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
       const float of_row[2] = {scale[0], scale[8]};
 #pragma unroll
       for (int i = 0; i < kPart; ++i) {
-        result[i] += of_row[i % 4 / 2] * static_cast<float>(unscaled(sum[0][i]));
+        result[i] += of_row[i % 4 / 2] * static_cast<float>(Unscaled<kEncoding>(sum[0][i]));
         sum[0][i] = 0;
       }
       scale += kPanelOutputs;
@@ -249,7 +253,7 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
     if constexpr (T::kManyScales) {
       value = result[i];
     } else {
-      value = unscaled(sum[i / kPart][i % kPart]);
+      value = Unscaled<kEncoding>(sum[i / kPart][i % kPart]);
     }
     turned[row * kTileStride<T::kPanels> + output] = value;
   }
@@ -301,6 +305,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(kAlign) uint4 shared[];
   LetNextLaunchStart();
   Product<kEncoding, T>(job, reinterpret_cast<uint8_t*>(shared));
+#else
+  __trap();  // code for other cards, which never get here
 #endif
 }
 
@@ -310,23 +316,11 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   const auto kernel = PrefillSm90Kernel<kEncoding, T>;
   constexpr int kTurned = T::kRows * kTileStride<T::kPanels> * 4;
   constexpr int kRing = kStages * kStageBytes<kEncoding, T>;
-  constexpr int kShared = kHeaderBytes + (kRing > kTurned ? kRing : kTurned);
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
-  if (allowed != cudaSuccess) return allowed;
+  constexpr int kShared = static_cast<int>(kHeaderBytes) + std::max(kRing, kTurned);
+  static_assert(kShared <= 227 << 10);
   const int64_t blocks =
       (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kShared;
-  config.stream = launch.stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, job);
+  return LaunchKernel(kernel, blocks, kThreads, kShared, launch.overlaps, launch.stream, job);
 }
 
 template <Encoding kEncoding>
@@ -339,16 +333,8 @@ cudaError_t LaunchTile(const Job& job, const Launch& launch) {
 }  // namespace
 
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept {
-  switch (launch.encoding) {
-    case Encoding::kInt8:
-      return LaunchTile<Encoding::kInt8>(job, launch);
-    case Encoding::kInt4:
-      return LaunchTile<Encoding::kInt4>(job, launch);
-    case Encoding::kNested1:
-      return LaunchTile<Encoding::kNested1>(job, launch);
-    default:
-      return LaunchTile<Encoding::kNested4>(job, launch);
-  }
+  return WithEncoding(launch.encoding,
+                      [&]<Encoding kEncoding>() { return LaunchTile<kEncoding>(job, launch); });
 }
 
 }  // namespace sparsefuse::cuda

@@ -1,9 +1,11 @@
 // Activations: each row's scale, codes and, of a gated layer, whether 4 bits are enough. A block of
 // threads a row. Beside the rows it puts the counters of the kernel that follows to 0.
 
+#include <algorithm>
 #include <cfloat>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/quantize.h"
 #include "kernels/linear/gate.h"
 
@@ -142,8 +144,7 @@ __global__ void __launch_bounds__(kThreads)
   finite = largest <= FLT_MAX;
   const float scale = finite ? fmaxf(largest / 127.0f, 0x1p-126f) : NAN;
 
-  // A scale of 2⁻¹²⁶ has no reciprocal worth having; then the quotient is always divided out.
-  const float reciprocal = scale > 0x1p-100f ? 1.0f / scale : NAN;
+  const float reciprocal = 1.0f / scale;  // scale lies in 2⁻¹²⁶ … 2¹²¹
   const auto write = [&](int64_t k, const Four& x) {
     if (k >= job.codes_stride) return;
     uint32_t word = 0;
@@ -179,16 +180,8 @@ cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, bool overlaps,
   constexpr int64_t kFewRows = 64;
   const int64_t thread_inputs = rows <= kFewRows ? 4 : 4 * kHeld;
   const int64_t wanted = (job.codes_stride / thread_inputs + kWarp - 1) / kWarp * kWarp;
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(rows));
-  config.blockDim = dim3(static_cast<unsigned>(wanted < kThreads ? wanted : kThreads));
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = overlaps ? 1 : 0;
-  return cudaLaunchKernelEx(&config, QuantizeKernel, job);
+  return LaunchKernel(QuantizeKernel, rows, std::min<int64_t>(wanted, kThreads), 0, overlaps,
+                      stream, job);
 }
 
 }  // namespace sparsefuse::cuda

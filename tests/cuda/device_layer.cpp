@@ -17,7 +17,7 @@ cuda::Plan PlanOf(const LinearLayer& layer, int32_t workers) {
 
 }  // namespace
 
-DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers)
+DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, bool sm90)
     : shape_(layer.shape),
       plan_(PlanOf(layer, workers)),
       packed_(layer.packed),
@@ -39,6 +39,7 @@ DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers)
       .gate = layer.gate.empty() ? nullptr : gate_.get()};
   SPARSEFUSE_CHECK_CUDA(cuda::Prepare(weights, plan_, prepared_.get(), nullptr, &layer_));
   SPARSEFUSE_CHECK_CUDA(cudaDeviceSynchronize());
+  layer_.is_sm90 = layer_.is_sm90 && sm90;
 }
 
 template <typename T>

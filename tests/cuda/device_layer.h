@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -26,7 +27,8 @@ template <typename T>
 class DeviceArray {
  public:
   explicit DeviceArray(size_t count) : count_(count) {
-    SPARSEFUSE_CHECK_CUDA(cudaMalloc(&data_, (count + 1) * sizeof(T)));  // never null
+    SPARSEFUSE_CHECK_CUDA(
+        cudaMalloc(&data_, std::max<size_t>(count, 1) * sizeof(T)));  // never null
   }
   explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) {
     SPARSEFUSE_CHECK_CUDA(
@@ -51,14 +53,15 @@ class DeviceArray {
 
 class DeviceLayer {
  public:
-  // workers: slices of work; 0: what suits the device.
-  explicit DeviceLayer(const LinearLayer& layer, int32_t workers = 0);
+  // workers: slices of work; 0: what suits the device. sm90: with compute capability 9.0's own
+  // kernels where the device has them.
+  explicit DeviceLayer(const LinearLayer& layer, int32_t workers = 0, bool sm90 = true);
 
   // Y of `rows` rows of X; throws where the kernel wrote beyond Y. half: by way of float16.
   std::vector<float> Run(const std::vector<float>& x, int64_t rows, bool half = false,
                          Activation activation = Activation::kNone, GateMode gate = GateMode::kOff,
                          int64_t* easy_rows = nullptr) const;
-  const cuda::Plan& plan() const { return plan_; }
+  const cuda::Layer& layer() const { return layer_; }
 
  private:
   template <typename T>

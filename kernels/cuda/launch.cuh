@@ -1,0 +1,55 @@
+// How this folder's kernels are launched.
+
+#ifndef SPARSEFUSE_KERNELS_CUDA_LAUNCH_CUH_
+#define SPARSEFUSE_KERNELS_CUDA_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/linear/pack.h"
+
+namespace sparsefuse::cuda {
+
+// overlaps: the kernel may start while the one before it in the stream still runs, and waits for
+// that one itself before it touches what the other wrote.
+template <typename... Parameters, typename... Arguments>
+cudaError_t LaunchKernel(void (*kernel)(Parameters...), int64_t blocks, int64_t threads,
+                         int shared_bytes, bool overlaps, cudaStream_t stream,
+                         const Arguments&... arguments) {
+  // The limit belongs to the current device, so it is set anew each time (a fraction of a launch).
+  const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (allowed != cudaSuccess) return allowed;
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = overlaps ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// run.operator()<kEncoding>()
+template <typename Run>
+cudaError_t WithEncoding(Encoding encoding, const Run& run) {
+  switch (encoding) {
+    case Encoding::kInt8:
+      return run.template operator()<Encoding::kInt8>();
+    case Encoding::kInt4:
+      return run.template operator()<Encoding::kInt4>();
+    case Encoding::kNested1:
+      return run.template operator()<Encoding::kNested1>();
+    case Encoding::kNested4:
+      return run.template operator()<Encoding::kNested4>();
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_KERNELS_CUDA_LAUNCH_CUH_
