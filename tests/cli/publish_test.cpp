@@ -95,7 +95,7 @@ TEST_CASE("a dry run writes nothing") {
   CHECK(Snapshot(work.path()) == before);
 }
 
-TEST_CASE("an existing result needs --overwrite; other files are left alone") {
+TEST_CASE("an existing result needs --overwrite, other files are left alone") {
   const Workplace work;
   fs::create_directory(work / "out");
   WriteFile(work / "out/notes.txt", "mine");

@@ -56,32 +56,32 @@ TEST_CASE("mnist-cnn keeps its accuracy") { CheckAsset({"mnist-cnn", "model.onnx
 
 TEST_CASE("kws-dscnn keeps its accuracy") { CheckAsset({"kws-dscnn", "model.onnx", 0.9113, 0.33}); }
 
-TEST_CASE("stories260k keeps its perplexity") {
+TEST_CASE("stories260k keeps its perplexity", "[large]") {
   CheckAsset({"stories260k", "model.onnx", 4.507, 0.30});
 }
 
-TEST_CASE("vit-cifar10 keeps its accuracy") {
+TEST_CASE("vit-cifar10 keeps its accuracy", "[large]") {
   CheckAsset({"vit-cifar10", "model.onnx", 0.7500, 0.30});
 }
 
-TEST_CASE("vit-cifar10 by the older exporter keeps its accuracy") {
+TEST_CASE("vit-cifar10 by the older exporter keeps its accuracy", "[large]") {
   CheckAsset({"vit-cifar10", "model_torchscript.onnx", 0.7500, 0.30});
 }
 
-TEST_CASE("encoder-sst2 keeps its accuracy") {
+TEST_CASE("encoder-sst2 keeps its accuracy", "[large]") {
   CheckAsset({"encoder-sst2", "model.onnx", 0.8000, 0.30});
 }
 
-TEST_CASE("gpt2-style-shakespeare keeps its perplexity") {
+TEST_CASE("gpt2-style-shakespeare keeps its perplexity", "[large]") {
   CheckAsset({"gpt2-style-shakespeare", "model.onnx", 4.105, 0.30});
 }
 
-TEST_CASE("with standard operators a transformer and a tied embedding stay as good") {
+TEST_CASE("with standard operators a transformer and a tied embedding stay as good", "[large]") {
   CheckAsset({"vit-cifar10", "model_torchscript.onnx", 0.7500, 0.30}, "standard");
   CheckAsset({"stories260k", "model.onnx", 4.507, 0.30}, "standard");
 }
 
-TEST_CASE("any legal model comes through without data; a hostile one is refused") {
+TEST_CASE("any legal model comes through without data, a hostile one is refused") {
   const auto assets = Assets();
   if (!assets) return;
   for (const auto& entry : fs::recursive_directory_iterator(*assets / "zoo")) {

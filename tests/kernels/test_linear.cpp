@@ -196,7 +196,7 @@ TEST_CASE("an overflow in x times smooth counts as Inf, a NaN in smooth as NaN")
   }
 }
 
-TEST_CASE("rows of zeros and denormals give the bias; huge rows keep their precision") {
+TEST_CASE("rows of zeros and denormals give the bias, huge rows keep their precision") {
   LinearLayer layer({100, 40, 0}, 2);
   layer.scale_base = 1e-12f;  // outputs that fit a float
   for (const LinearKernel* kernel : Kernels()) {

@@ -29,7 +29,7 @@ Model RunPreset(const Config& config, const Model& teacher, const Dataset& data,
   return student;
 }
 
-TEST_CASE("presets make the demo smaller, verified, the same with 1 and 2 threads") {
+TEST_CASE("presets make the demo smaller, verified, the same with 1 and 2 threads", "[large]") {
   const auto demo = test::SourceDir() / "configs/demo";
   const Model teacher = ReadModel(demo / "model.onnx");
   const Dataset data = Dataset::Load(demo / "calibration.npz", teacher);

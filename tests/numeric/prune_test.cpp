@@ -69,7 +69,7 @@ std::string LastProduct(const Block& block) {
   return name;
 }
 
-TEST_CASE("survivors that are chosen and repaired together beat simpler rules") {
+TEST_CASE("survivors that are chosen and repaired together beat simpler rules", "[large]") {
   Demo demo;
   const auto kl = [&](const char* criterion, const char* repair) {
     const Model model = demo.Pruned({{"ratio", 0.3}, {"criterion", criterion}, {"repair", repair}});
@@ -81,7 +81,7 @@ TEST_CASE("survivors that are chosen and repaired together beat simpler rules") 
   CHECK(sequence < 0.8 * kl("magnitude", "none"));
 }
 
-TEST_CASE("pruning gives the same bytes with one thread and two") {
+TEST_CASE("pruning gives the same bytes with one thread and two", "[large]") {
   Demo demo;
   CHECK(ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 1)) ==
         ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 2)));

@@ -22,7 +22,7 @@ bool Has(const Strings& lines, const std::string& line) {
   return std::find(lines.begin(), lines.end(), line) != lines.end();
 }
 
-TEST_CASE("BERT: separate queries, keys, values; -1 in shapes; post-norm blocks") {
+TEST_CASE("BERT: separate queries, keys, values, -1 in shapes, post-norm blocks") {
   const Model model = FamilyModel("BERT");
   const Structure structure = FindStructure(model);
   CHECK(Lines(structure) ==
@@ -41,7 +41,7 @@ TEST_CASE("BERT: separate queries, keys, values; -1 in shapes; post-norm blocks"
   CHECK(heads.parameters_per_unit == 4 * 12 * 4 + 4);
 }
 
-TEST_CASE("GPT-2: packed queries, keys, values, split at constants; dynamo's three reshapes") {
+TEST_CASE("GPT-2: packed queries, keys, values, split at constants, dynamo's three reshapes") {
   const Model model = FamilyModel("GPT-2");
   const Structure structure = FindStructure(model);
   CHECK(Lines(structure) == Strings{"3 attention heads: w.1 b.0 wo.0 | Split[0] Split[1] Split[2] "

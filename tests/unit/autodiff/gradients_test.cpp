@@ -93,7 +93,7 @@ agraph (float[2,2] x, float[2,2] u, bool c) => (float[2,2] y) {
   Session(WithOutputs(model, Names{gradients.values[1]}), {});
 }
 
-TEST_CASE("an operator without rule is a barrier; an input without rule cuts only that input") {
+TEST_CASE("an operator without rule is a barrier, an input without rule cuts only that input") {
   Model model = ModelFromText(R"(
 agraph (float[2,2] x, float low, float[2,2] w) => (float[2,2] y) {
   c = Clip(x, low)

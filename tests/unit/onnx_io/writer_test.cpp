@@ -274,7 +274,7 @@ TEST_CASE("a full disk: the old file stays, nothing is left over, bytes needed a
   }
 }
 
-TEST_CASE("kAuto goes external above the limit only; kNever refuses 2 GiB") {
+TEST_CASE("kAuto goes external above the limit only, kNever refuses 2 GiB") {
   test::TempDir dir;
   const auto model_of = [](int64_t bytes) {
     Model model = ThreeSizes();

@@ -97,7 +97,7 @@ std::vector<int64_t> FirstOfEach(const Batches& batches) {
   return shape;
 }
 
-TEST_CASE("samples are stacked into batches; a fixed batch is never short") {
+TEST_CASE("samples are stacked into batches, a fixed batch is never short") {
   const std::vector<int64_t> samples = {1, 3, 4, 6, 7};
   const Batches batches = MakeBatches(Load("n", 8), samples, 2);
   CHECK(FirstOfEach(batches) == std::vector<int64_t>{2, 2, 1});
