@@ -121,9 +121,8 @@ TEST_CASE("a plan for the GPU finds the panels that share inputs in whole runs")
   std::vector<int64_t> gap = a;
   gap.erase(gap.begin() + 20);  // padding takes the place of an input that exists
   REQUIRE_FALSE(plan_of(256, {gap, gap}).runs);
-  std::vector<int64_t> shifted = a;
-  for (int64_t& q : shifted) ++q;
-  shifted.back() = 63;
+  std::vector<int64_t> shifted(16);  // neighbours, but not from a multiple of 64 inputs on
+  std::iota(shifted.begin(), shifted.end(), 8);
   REQUIRE_FALSE(plan_of(256, {shifted, shifted}).runs);
   const LinearLayer dense({256, 96}, 1);
   REQUIRE(MakePlan(dense.shape, dense.weights().blocks, 8).shared_panels == 4);

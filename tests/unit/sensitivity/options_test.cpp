@@ -92,6 +92,23 @@ TEST_CASE("options are the same with and without statistics on disk, and for two
   CHECK(found[3] == found[0]);  // reads
 }
 
+TEST_CASE("curvature is whole and the same, just found and read back from disk") {
+  Demo demo;
+  const test::TempDir folder;
+  demo.context().cache_folder = folder.path();
+  Evidence first(demo.model(), demo.modules(), demo.context());
+  Evidence second(demo.model(), demo.modules(), demo.context());
+  const Curvature &found = first.curvature(), &read = second.curvature();
+  REQUIRE(found.outputs.size() > 4);
+  REQUIRE(read.outputs.size() == found.outputs.size());
+  for (const auto& [name, output] : found.outputs) {
+    CAPTURE(name);
+    REQUIRE(output.gram.rows() == output.columns.size());
+    CHECK(output.gram == read.outputs.at(name).gram);
+    CHECK(output.columns == read.outputs.at(name).columns);
+  }
+}
+
 TEST_CASE("predictions are near what is measured, for units, bits and ranks") {
   Demo demo;
   Evidence evidence(demo.model(), demo.modules(), demo.context());
