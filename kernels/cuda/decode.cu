@@ -15,13 +15,13 @@ constexpr int kWarps = 8;      // of a block, that stream
 constexpr int kFinishers = 2;  // warps that finish panels
 static_assert(kFinishers == kArrivals);
 constexpr int kThreads = (kWarps + kFinishers) * kWarp;
-static_assert(kDecodeRows == 16 && kSlotValues == kDecodeRows * kPanelOutputs);
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSharedBytes = 111 << 10;  // of a block, for rings and sums
 constexpr int kTileRows = 8;
+static_assert(kDecodeRows == 2 * kTileRows);  // so a slot holds what two tiles come to
 
-__host__ __device__ constexpr int PlaneLoads(
-    Encoding encoding) {  // of 16 bytes, a thread and group
+// Of 16 bytes, a thread and group.
+__host__ __device__ constexpr int PlaneLoads(Encoding encoding) {
   return encoding == Encoding::kInt8 ? 4 : 2;
 }
 __host__ __device__ constexpr int WeightLoads(Encoding encoding) {
@@ -323,8 +323,8 @@ __device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to
 
 // Warp `half` of those that finish: outputs 16 · half … 16 · half + 15 of every panel.
 template <int kTiles, bool kManyScales>
-__device__ void FinishPanels(const Job& job, const Worker& from, const Worker& to, int half,
-                             Meeting& meeting, const Sum<kManyScales>* parts) {
+__device__ void FinishPanels(const Job& job, const Worker& from, int half, Meeting& meeting,
+                             const Sum<kManyScales>* parts) {
   constexpr int kValues = 4 * kTiles, kPart = 2 * kValues * kWarp;  // ours; a warp's in a place
   const int lane = threadIdx.x % kWarp;
   WaitForEarlierLaunch();
@@ -414,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
         rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>;
     StreamSlice<kEncoding, kTiles, kManyScales>(job, from, to, gathers, ring, meeting, sums);
   } else {
-    FinishPanels<kTiles, kManyScales>(job, from, to, warp - kWarps, meeting, sums);
+    FinishPanels<kTiles, kManyScales>(job, from, warp - kWarps, meeting, sums);
   }
 }
 

@@ -14,28 +14,31 @@ namespace sparsefuse::cuda {
 
 inline constexpr int kWarp = 32;
 
+// The address that instructions for shared memory take.
+__device__ inline uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
 // --- Copies from global to shared memory ---
 
 // Read once: not worth a place in the first-level cache.
 __device__ inline void CopyAsync16(void* shared, const void* global) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(global)
+               : "memory");
 }
 __device__ inline void CopyAsync4(void* shared, const void* global) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(global) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(SharedAddress(shared)), "l"(global)
+               : "memory");
 }
 // Copies 16 bytes, or none and writes zeros.
 __device__ inline void CopyAsync16OrZero(void* shared, const void* global, bool copy) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global),
-               "r"(copy ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
+               "l"(global), "r"(copy ? 16 : 0)
                : "memory");
 }
 __device__ inline void CopyAsync4OrZero(void* shared, const void* global, bool copy) {
-  const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global),
-               "r"(copy ? 4 : 0)
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(SharedAddress(shared)),
+               "l"(global), "r"(copy ? 4 : 0)
                : "memory");
 }
 __device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -48,9 +51,6 @@ __device__ inline void WaitForCopies() {
 
 using Barrier = uint64_t;
 
-__device__ inline uint32_t SharedAddress(const void* shared) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
 __device__ inline void InitBarrier(Barrier* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals)
                : "memory");
@@ -188,7 +188,6 @@ __device__ void WriteTile(const Job& job, const Value* tile, int32_t panel, int6
     const int32_t of = panel + (lane * kPanels + i) / static_cast<int>(kPanelOutputs);
     const int64_t at = int64_t{i < exist ? job.scale_ptr[of] : 0} * kPanelOutputs;
     scale[i] = std::is_floating_point_v<Value> || i >= exist  // floats have theirs already
-
                    ? 1.0f
                    : job.scale[at + (lane * kPanels + i) % static_cast<int>(kPanelOutputs)];
     bias[i] = i < exist ? job.bias[first + i] : 0.0f;

@@ -8,16 +8,13 @@
 namespace sparsefuse::cuda {
 namespace {
 
-// 2^(i/16), rounded to float, as pack.cpp has it.
-__constant__ float kRoots[16] = {0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
-                                 0x1.306fep+0f,  0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
-                                 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
-                                 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
+__constant__ ScaleRoots scale_roots = kScaleRoots;
 
+// DecodeScale of pack.h.
 __global__ void DecodeScalesKernel(const uint8_t* code, float base, int64_t count, float* scale) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
-  scale[i] = base * kRoots[code[i] & 15] * static_cast<float>(1 << (code[i] >> 4));
+  scale[i] = base * scale_roots.root[code[i] & 15] * static_cast<float>(1 << (code[i] >> 4));
 }
 
 bool IsAligned(const void* pointer, size_t to) {
@@ -162,8 +159,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   const LinearShape& shape = weights.shape;
   Parts parts(run.workspace);
   const WorkParts work = TakeWork(layer, run.rows, parts);
-  const bool gated = weights.gate && (run.gate == GateMode::kAlways ||
-                                      (run.gate == GateMode::kFewRows && run.rows <= kGatedRows));
+  const bool gated = weights.gate && IsGated(run.gate, run.rows);
   const bool prefills = run.rows > kDecodeRows && !gated;
   const bool sm90 = prefills && layer.is_sm90 && layer.shared_panels > 1;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(

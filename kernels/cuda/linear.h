@@ -63,6 +63,7 @@ struct Run {
 // Slices of work that suit the current device.
 cudaError_t SuggestWorkers(int32_t* workers) noexcept;
 
+// Of device memory, for Prepare.
 size_t PreparedBytes(const Plan& plan) noexcept;
 
 // Copies the plan and decodes the scales, on `stream`. The plan is that of the same blocks, and
@@ -70,8 +71,10 @@ size_t PreparedBytes(const Plan& plan) noexcept;
 cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
                     cudaStream_t stream, Layer* layer) noexcept;
 
+// Of device memory, for a run of so many rows.
 size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept;
 
+// Y = the layer of X, on `stream`; kernels/linear/linear.h says what that is.
 cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noexcept;
 
 }  // namespace sparsefuse::cuda

@@ -15,7 +15,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "kernels/linear/linear.h"
@@ -45,7 +44,7 @@ struct Plan {
 };
 
 // `blocks` in host memory, as CheckBlocks accepts them. workers ≥ 1: how many slices; fewer are
-// made where there are fewer units. Slices end where a row of scales does.
+// made where there is less to cut. Slices end where a row of scales does.
 Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers);
 
 }  // namespace sparsefuse::cuda

@@ -75,7 +75,7 @@ __device__ T OverBlock(T value, Combine combine) {
   return OverWarp(lane < static_cast<int>(blockDim.x) / kWarp ? parts[lane] : T{}, combine);
 }
 
-// clamp(round_half_even(x / scale), ±127). The quotient by way of the reciprocal is within 2⁻¹⁴ of
+// clamp(round_half_even(x / scale), ±127). The quotient by way of the reciprocal is within 2⁻¹⁵ of
 // the true one, rounded or not; only where that could matter is the division done.
 __device__ int Code(float x, float scale, float reciprocal) {
   float quotient = x * reciprocal;
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kThreads)
   finite = largest <= FLT_MAX;
   const float scale = finite ? fmaxf(largest / 127.0f, 0x1p-126f) : NAN;
 
-  const float reciprocal = 1.0f / scale;  // scale lies in 2⁻¹²⁶ … 2¹²¹
+  const float reciprocal = 1.0f / scale;  // scale is NaN or in 2⁻¹²⁶ … 2¹²¹
   const auto write = [&](int64_t k, const Four& x) {
     if (k >= job.codes_stride) return;
     uint32_t word = 0;

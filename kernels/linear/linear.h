@@ -96,10 +96,10 @@ struct LinearRun {
   ParallelFor parallel;
 };
 
-constexpr bool IsGated(const LinearRun& run) noexcept {
-  return run.gate == GateMode::kAlways ||
-         (run.gate == GateMode::kFewRows && run.rows <= kGatedRows);
+constexpr bool IsGated(GateMode mode, int64_t rows) noexcept {
+  return mode == GateMode::kAlways || (mode == GateMode::kFewRows && rows <= kGatedRows);
 }
+constexpr bool IsGated(const LinearRun& run) noexcept { return IsGated(run.gate, run.rows); }
 
 // `prepared` and `workspace` must be aligned to this.
 inline constexpr size_t kLinearAlignment = 64;

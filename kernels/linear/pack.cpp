@@ -1,7 +1,6 @@
 #include "kernels/linear/pack.h"
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cmath>
 #include <cstdio>
@@ -9,12 +8,6 @@
 
 namespace sparsefuse {
 namespace {
-
-// 2^(i/16), rounded to float.
-constexpr std::array<float, 16> kRoots = {
-    0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f,  0x1.3dea64p+0f,
-    0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
-    0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
 
 uint8_t EncodeScale(float base, float scale) noexcept {
   if (!(scale > base)) return 0;
@@ -145,7 +138,7 @@ float EncodeScales(std::span<const float> scales, std::span<uint8_t> codes) noex
 }
 
 float DecodeScale(float base, uint8_t code) noexcept {
-  return base * kRoots[code & 15] * static_cast<float>(1 << (code >> 4));
+  return base * kScaleRoots.root[code & 15] * static_cast<float>(1 << (code >> 4));
 }
 
 }  // namespace sparsefuse

@@ -87,6 +87,14 @@ constexpr int DecodeHigh(Encoding encoding, int8_t code) noexcept {
 // one (nothing clips); a scale of 0 gets code 0, so does one below base.
 float EncodeScales(std::span<const float> scales, std::span<uint8_t> codes) noexcept;
 float DecodeScale(float base, uint8_t code) noexcept;
+// 2^(i/16), rounded to float: what every decoder of scales multiplies by.
+struct ScaleRoots {
+  float root[16];
+};
+inline constexpr ScaleRoots kScaleRoots = {
+    {0x1p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f, 0x1.3dea64p+0f,
+     0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+     0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f}};
 
 }  // namespace sparsefuse
 

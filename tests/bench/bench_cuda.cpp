@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/job.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/quantize.h"
 #include "tests/cuda/device_layer.h"
@@ -269,7 +270,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
                                             : reinterpret_cast<int32_t*>(w + m * (stride + 4)),
              .easy_rows = nullptr,
              .counter = reinterpret_cast<int32_t*>(w + m * (stride + 8)),
-             .counters = layers[0].panels * 2},
+             .counters = layers[0].panels * cuda::kArrivals},
             m, layers[0].overlaps_launches, stream));
       });
       const bool high_only = mode != GateMode::kOff;
