@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -19,48 +21,79 @@ using Eigen::VectorXd;
 
 constexpr double kRowsPerInput = 4;
 
+// A product to solve anew.
 struct Item {
-  const Choice* choice;
-  size_t consumer;
+  MatrixView matrix;
+  std::vector<Index> rows;  // of W, that stay
 };
 
-Refit Solve(const Consumer& consumer, std::span<const int64_t> kept, const PairStatistics& pair,
-            double teacher_share) {
-  const MatrixXd weight = Weight(consumer.matrix);
+std::vector<Index> RowsThatStay(const Consumer& consumer, std::span<const int64_t> kept) {
   std::vector<Index> rows;
   for (size_t i = 0; i < consumer.unit_of.size(); ++i) {
     const int64_t unit = consumer.unit_of[i];
     const bool stays = unit < 0 || std::binary_search(kept.begin(), kept.end(), unit);
     if (stays) rows.push_back(static_cast<Index>(i));
   }
-  Refit refit{MatrixXd::Zero(weight.rows(), weight.cols()), Bias(consumer.matrix)};
-  const VectorXd mean = teacher_share * pair.teacher_mean + (1 - teacher_share) * pair.student_mean;
-  refit.bias += weight.transpose() * mean;
+  return rows;
+}
+
+// What a product's output should be, as moments with its X in the student, divided by the rows.
+struct Target {
+  MatrixXd cross;  // [n, m], centred
+  VectorXd mean;   // [m]
+};
+
+// The original's output, or what keeps the residual stream the original's.
+std::vector<Target> Targets(StudentWalk& walk, const Item& item, const PairStatistics& pair) {
+  const MatrixXd weight = Weight(item.matrix);
+  const VectorXd bias = Bias(item.matrix);
+  const auto blend = [&](double share) {
+    return Target{
+        (share * pair.cross + (1 - share) * pair.student_gram) * weight / pair.count,
+        weight.transpose() * (share * pair.teacher_mean + (1 - share) * pair.student_mean) + bias};
+  };
+  const bool enough = pair.count >= kRowsPerInput * static_cast<double>(item.matrix.inputs);
+  std::vector<Target> targets = {blend(0)};
+  if (!enough) return targets;
+  targets.push_back(blend(0.5));
+  targets.push_back(blend(1));
+  if (const std::optional<Drift> drift = walk.DriftAfter(item.matrix)) {
+    for (const double share : {0.5, 1.0}) {
+      targets.push_back({targets[0].cross + share * drift->cross / pair.count,
+                         targets[0].mean + share * drift->mean});
+    }
+  }
+  return targets;
+}
+
+Refit Solve(const Item& item, const PairStatistics& pair, const Target& target) {
+  const std::vector<Index>& rows = item.rows;
+  const MatrixXd weight = Weight(item.matrix);
+  Refit refit{MatrixXd::Zero(weight.rows(), weight.cols()), target.mean};
   if (rows.empty()) return refit;
-  const MatrixXd gram = pair.student_gram(rows, rows) / pair.count;
-  const MatrixXd cross = (teacher_share * pair.cross(rows, Eigen::all) +
-                          (1 - teacher_share) * pair.student_gram(rows, Eigen::all)) /
-                         pair.count;
-  const DampedCholesky cholesky = Decompose(gram);
-  refit.weight(rows, Eigen::all) =
-      cholesky.Solve(cross * weight + cholesky.damping * weight(rows, Eigen::all));
+  const DampedCholesky cholesky = Decompose(pair.student_gram(rows, rows) / pair.count);
+  refit.weight(rows, Eigen::all) = cholesky.Solve(target.cross(rows, Eigen::all) +
+                                                  cholesky.damping * weight(rows, Eigen::all));
   refit.bias -= refit.weight.transpose() * pair.student_mean;
   return refit;
 }
 
 void SolveOne(StudentWalk& walk, const Item& item) {
-  const Prunable& prunable = *item.choice->prunable;
-  const Consumer& consumer = prunable.consumers[item.consumer];
-  walk.Reach(*consumer.matrix.node);
-  const PairStatistics& statistics = walk.Inputs(consumer.matrix);
+  walk.Reach(*item.matrix.node);
+  const PairStatistics& statistics = walk.Inputs(item.matrix);
+  std::vector<Target> targets = Targets(walk, item, statistics);
   double least = std::numeric_limits<double>::infinity();
-  std::vector<double> shares = {1, 0.5, 0};
-  if (statistics.count < kRowsPerInput * static_cast<double>(consumer.matrix.inputs)) shares = {0};
   Model best = walk.student().Clone();
-  for (const double share : shares) {
+  if (static_cast<int64_t>(item.rows.size()) == item.matrix.inputs) {
+    // As it is, it meets the first.
+    targets.erase(targets.begin());
+    if (targets.empty()) return;
+    least = walk.Error(best);
+  }
+  for (const Target& target : targets) {
     Model candidate = walk.student().Clone();
-    SetRefit(candidate, prunable, item.consumer,
-             Solve(consumer, item.choice->kept, statistics, share));
+    const Refit refit = Solve(item, statistics, target);
+    SetWeight(candidate, SameMatrix(candidate, item.matrix), refit.weight, refit.bias);
     const double error = walk.Error(candidate);
     if (!(error < least)) continue;
     least = error;
@@ -69,18 +102,37 @@ void SolveOne(StudentWalk& walk, const Item& item) {
   walk.Accept(std::move(best));
 }
 
-Model SolveInSequence(const Model& model, std::vector<Item> items, const Context& context) {
+// The consumers of what goes, and every product after the first of them whose weight is its own.
+std::vector<Item> ItemsInSequence(const Model& model, std::span<const Choice> choices,
+                                  const Context& context) {
+  std::map<const Node*, Item> consumers;
+  for (const Choice& choice : choices) {
+    for (const Consumer& consumer : choice.prunable->consumers) {
+      consumers[consumer.matrix.node] = {consumer.matrix, RowsThatStay(consumer, choice.kept)};
+    }
+  }
+  std::vector<Item> items;
+  for (const Node* node : model.graph().TopologicalOrder()) {
+    const auto found = consumers.find(node);
+    if (found != consumers.end()) {
+      items.push_back(found->second);
+    } else if (!items.empty() && !context.Excluded(*node)) {
+      const std::optional<MatrixView> matrix = AsMatrix(*node);
+      if (!matrix || !matrix->weight->has_single_use()) continue;
+      Item item{*matrix, std::vector<Index>(static_cast<size_t>(matrix->inputs))};
+      std::iota(item.rows.begin(), item.rows.end(), 0);
+      items.push_back(std::move(item));
+    }
+  }
+  return items;
+}
+
+Model SolveInSequence(const Model& model, std::span<const Choice> choices, const Context& context) {
+  const std::vector<Item> items = ItemsInSequence(model, choices, context);
   if (items.empty()) return model.Clone();
   std::vector<MatrixView> views;
-  for (const Item& item : items) {
-    views.push_back(item.choice->prunable->consumers[item.consumer].matrix);
-  }
+  for (const Item& item : items) views.push_back(item.matrix);
   StudentWalk walk(model, views, context);
-  const auto place = [&](const Item& item) {
-    return walk.Place(*item.choice->prunable->consumers[item.consumer].matrix.node);
-  };
-  std::stable_sort(items.begin(), items.end(),
-                   [&](const Item& a, const Item& b) { return place(a) < place(b); });
   for (size_t i = 0; i < items.size(); ++i) {
     SolveOne(walk, items[i]);
     context.progress("repair", static_cast<int64_t>(i + 1), static_cast<int64_t>(items.size()));
@@ -92,13 +144,7 @@ Model SolveInSequence(const Model& model, std::vector<Item> items, const Context
 
 Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair) {
   const Model& model = evidence.model();
-  std::vector<Item> items;
-  for (const Choice& choice : choices) {
-    for (size_t c = 0; c < choice.prunable->consumers.size(); ++c) items.push_back({&choice, c});
-  }
-  if (repair == Repair::kSequence) {
-    return SolveInSequence(model, std::move(items), evidence.context());
-  }
+  if (repair == Repair::kSequence) return SolveInSequence(model, choices, evidence.context());
   Model student = model.Clone();
   for (const Choice& choice : choices) {
     std::optional<ObsModule> obs;

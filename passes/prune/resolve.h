@@ -22,16 +22,20 @@ struct Choice {
 enum class Repair {
   kNone,      // the units' rows become zero
   kRefit,     // solved on the original's inputs
-  kSequence,  // solved on the student's inputs, anchored at the original's outputs
+  kSequence,  // solved on the student's inputs, and every later product with them
 };
 
 // The evidence's model with all shapes as they were and the removed units' rows zero in every
-// consumer.
+// consumer. In sequence, consumers and every product after the first of them whose weight is its
+// own are solved anew:
 //
-//   W' = (Ĥ_KK + λI)⁻¹ (C_K W + λ W_K),  b' = b + μᵀW − μ̂ᵀW',  C := αC + (1 − α)Ĥ
+//   W' = (Ĥ_KK + λI)⁻¹ (Z_K + λ W_K),  b' = z − μ̂ᵀW'
 //
-// for α of 1, ½ and 0; taken is what makes the block's output on the select split differ least from
-// the original's. Consumers that met fewer than 4 rows of data an input get α = 0.
+// where Z and z are the moments of the output that is wanted: with Ĥ what the student has, with
+// αC + (1 − α)Ĥ for α of 1 and ½ the original's, or, where the output is added to a residual
+// stream, what brings that stream half or all the way back to the original's. Taken is what makes
+// the block's output on the select split differ least from the original's. Products that met fewer
+// than 4 rows of data an input keep to what the student has.
 Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair);
 
 // A module that is left without units gives a constant: after repair its mean, which is nearest to

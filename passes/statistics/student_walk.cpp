@@ -6,6 +6,18 @@
 #include "passes/statistics/cuts.h"
 
 namespace sparsefuse {
+namespace {
+
+// What becomes of `output` when all that is done to it is to add to it, up to `end`.
+const Value* SumWith(const Value* output, const std::string& end) {
+  const Value* sum = output;
+  while (sum->name() != end && sum->has_single_use() && sum->uses()[0].node->Is("Add")) {
+    sum = sum->uses()[0].node->output(0);
+  }
+  return sum;
+}
+
+}  // namespace
 
 StudentWalk::StudentWalk(const Model& model, std::span<const MatrixView> products,
                          const Context& context)
@@ -64,6 +76,26 @@ const PairStatistics& StudentWalk::Inputs(const MatrixView& product) {
   inputs_ = std::move(found[0]);
   tensor_ = key;
   return inputs_;
+}
+
+std::optional<Drift> StudentWalk::DriftAfter(const MatrixView& product) {
+  const std::string& to = ends_[segment_];
+  const Value* sum = SumWith(product.output, to);
+  if (sum == product.output) return std::nullopt;
+  const Model theirs = Segment(teacher_, from_, to), ours = Segment(student_, from_, to);
+  // An addition may broadcast; then the rows are others.
+  const std::vector<Tensor> sample =
+      RunBatches({theirs, {teacher_feeds_.fit.front()}, {product.output->name(), sum->name()}},
+                 context_)[0];
+  if (sample[0].dims() != sample[1].dims()) return std::nullopt;
+  const RowPair pair{OutputRows(product, sum->name()), InputRows(product)};
+  const auto cross = [&](const Model& model, const Batches& feeds) {
+    return std::move(CollectPairs(model, ours, std::span(&pair, 1), feeds, student_feeds_.fit,
+                                  mask_, context_)[0]);
+  };
+  const PairStatistics wanted = cross(theirs, teacher_feeds_.fit);
+  const PairStatistics found = cross(ours, student_feeds_.fit);
+  return Drift{wanted.cross - found.cross, wanted.teacher_mean - found.teacher_mean};
 }
 
 double StudentWalk::Error(const Model& candidate) {

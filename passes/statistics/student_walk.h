@@ -14,6 +14,12 @@
 
 namespace sparsefuse {
 
+// A product's X in the student and D = V − V̂, a tensor's rows in the original less the student's.
+struct Drift {
+  Eigen::MatrixXd cross;  // [n, m] Σ (x̂ − mean)(d − mean)ᵀ
+  Eigen::VectorXd mean;   // [m] of D
+};
+
 class StudentWalk {
  public:
   // Through `model`, which must outlive the walk. `products`: all that will change. Needs
@@ -27,6 +33,10 @@ class StudentWalk {
   // Of a product's X in the segment that has been reached: the original's and the student's, on the
   // fit split. Products that read one tensor, one after the other, share them.
   const PairStatistics& Inputs(const MatrixView& product);
+
+  // What a product's output would have to change by for the residual stream that it is added to to
+  // be the original's. Nothing where no such stream follows within the segment.
+  std::optional<Drift> DriftAfter(const MatrixView& product);
 
   // Mean square of what the segment's outputs differ by from the original's on the select split,
   // over their mean square, if the student were `candidate`.

@@ -3,6 +3,9 @@
 #include "passes/prune/resolve.h"
 
 #include <algorithm>
+#include <iterator>
+#include <numeric>
+#include <optional>
 
 #include "onnx_io/reader.h"
 #include "passes/framework/pass.h"
@@ -49,6 +52,51 @@ TEST_CASE("a constant worse than the last bias gives way to it, a better one sta
   const std::vector<Choice> stays = {{&*prunable, {0}}};  // units are left: no constant
   Model other = student_with(10);
   CHECK(PreferLastBiases(evidence, stays, other).empty());
+}
+
+TEST_CASE("in sequence, later products make up for what the consumer cannot") {
+  Model model = ReadModel(test::SourceDir() / "configs/demo/model.onnx");
+  const Dataset data = Dataset::Load(test::SourceDir() / "configs/demo/calibration.npz", model);
+  Context context;
+  context.teacher = &model;
+  context.calibration = &data;
+  context.splits = MakeSplits(data.size(), 0, 20);
+  for (const char* name : {"fold-constants", "remove-dead"}) {
+    FindPass(name)->make({})->Run(model, context);
+  }
+  const Structure structure = FindStructure(model);
+  const std::vector<Prunable> modules = FindPrunable(structure);
+  std::vector<const Prunable*> neurons;
+  for (const Prunable& module : modules) {
+    if (module.module->kind == ModuleKind::kNeurons) neurons.push_back(&module);
+  }
+  REQUIRE(neurons.size() == 4);
+  std::vector<MatrixView> products;
+  for (const Node* node : model.graph().TopologicalOrder()) {
+    if (const std::optional<MatrixView> view = AsMatrix(*node)) products.push_back(*view);
+  }
+  const auto last = std::prev(products.end(), 2);  // before the head
+  context.exclude_nodes = NodePatterns({last->node->name()});
+  std::vector<int64_t> kept(128);
+  std::iota(kept.begin(), kept.end(), 0);
+  const std::vector<Choice> choices = {{neurons[1], kept}};
+  const Node* consumer = neurons[1]->consumers[0].matrix.node;
+  Evidence evidence(model, modules, context);
+  const Model refitted = RepairSurvivors(evidence, choices, Repair::kRefit);
+  const Model solved = RepairSurvivors(evidence, choices, Repair::kSequence);
+  bool behind = false;
+  int changed = 0;
+  for (const MatrixView& product : products) {
+    const bool same = Weight(SameMatrix(solved, product)) == Weight(product);
+    CAPTURE(product.node->name());
+    const bool kept_by_refit = Weight(SameMatrix(refitted, product)) == Weight(product);
+    CHECK(kept_by_refit == (product.node != consumer));
+    behind = behind || product.node == consumer;
+    if (!behind || product.node == last->node) CHECK(same);
+    changed += !same;
+  }
+  CHECK(changed > 4);
+  CHECK(evidence.kl().Of(solved) < 0.95 * evidence.kl().Of(refitted));
 }
 
 }  // namespace

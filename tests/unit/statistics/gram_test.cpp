@@ -18,8 +18,10 @@ namespace sparsefuse {
 namespace {
 
 using test::Difference;
+using test::Fetch;
 using test::ParseGraph;
 using test::Producer;
+using test::Stack;
 
 // fp32 products of batches, summed in fp64.
 constexpr double kTolerance = 2e-6;
@@ -36,25 +38,6 @@ Batches RandomBatches(const Dims& dims, int count, double low = -1, double high 
     batches.push_back({{"x", test::RandomTensor(own, static_cast<uint64_t>(i) + 1, low, high)}});
   }
   return batches;
-}
-
-// Rows of all batches, one below the other.
-Eigen::MatrixXd Stack(const std::vector<Eigen::MatrixXd>& parts) {
-  Eigen::MatrixXd all(0, parts[0].cols());
-  for (const Eigen::MatrixXd& part : parts) {
-    all.conservativeResize(all.rows() + part.rows(), Eigen::NoChange);
-    all.bottomRows(part.rows()) = part;
-  }
-  return all;
-}
-
-Eigen::MatrixXd Fetch(const Model& model, const Batches& batches, const std::string& tensor,
-                      int64_t axis) {
-  std::vector<Eigen::MatrixXd> parts;
-  for (const Feeds& feeds : batches) {
-    parts.push_back(test::RowsOf(test::RunOne(model, feeds, tensor), axis));
-  }
-  return Stack(parts);
 }
 
 void CheckMoments(const RowStatistics& found, const Eigen::MatrixXd& rows) {

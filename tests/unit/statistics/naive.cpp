@@ -57,6 +57,22 @@ Eigen::MatrixXd RowsOf(const Tensor& tensor, int64_t axis) {
   return rows;
 }
 
+Eigen::MatrixXd Stack(const std::vector<Eigen::MatrixXd>& parts) {
+  Eigen::MatrixXd all(0, parts[0].cols());
+  for (const Eigen::MatrixXd& part : parts) {
+    all.conservativeResize(all.rows() + part.rows(), Eigen::NoChange);
+    all.bottomRows(part.rows()) = part;
+  }
+  return all;
+}
+
+Eigen::MatrixXd Fetch(const Model& model, const std::vector<Feeds>& batches, const std::string& tensor,
+               int64_t axis) {
+  std::vector<Eigen::MatrixXd> parts;
+  for (const Feeds& feeds : batches) parts.push_back(RowsOf(RunOne(model, feeds, tensor), axis));
+  return Stack(parts);
+}
+
 NaiveMoments MomentsOf(const Eigen::MatrixXd& rows) {
   NaiveMoments moments{Eigen::VectorXd::Zero(rows.cols()), Eigen::VectorXd::Zero(rows.cols()),
                        CrossOf(rows, rows)};

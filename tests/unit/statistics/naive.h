@@ -24,6 +24,12 @@ Tensor RunOne(const Model& model, const Feeds& feeds, const std::string& output)
 // Rows of a float tensor with its features along `axis`, in the order of the other axes.
 Eigen::MatrixXd RowsOf(const Tensor& tensor, int64_t axis);
 
+// Rows of all parts, one below the other.
+Eigen::MatrixXd Stack(const std::vector<Eigen::MatrixXd>& parts);
+// A tensor's rows over all batches.
+Eigen::MatrixXd Fetch(const Model& model, const std::vector<Feeds>& batches,
+                      const std::string& tensor, int64_t axis);
+
 struct NaiveMoments {
   Eigen::VectorXd mean, squares;
   Eigen::MatrixXd gram;  // centred
