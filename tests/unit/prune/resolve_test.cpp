@@ -60,9 +60,10 @@ TEST_CASE("in sequence, later products make up for what the consumer cannot") {
   Context context;
   context.teacher = &model;
   context.calibration = &data;
-  context.splits = MakeSplits(data.size(), 0, 20);
+  context.splits = MakeSplits(data.size(), 0, 60);
   for (const char* name : {"fold-constants", "remove-dead"}) {
-    FindPass(name)->make({})->Run(model, context);
+    const PassInfo* info = FindPass(name);
+    info->make(Params::Defaults(info->params))->Run(model, context);
   }
   const Structure structure = FindStructure(model);
   const std::vector<Prunable> modules = FindPrunable(structure);
