@@ -70,7 +70,8 @@ class ConvolutionQuantizer {
         context_(context),
         options_(options),
         stats_(stats),
-        plain_(model, options, context.threads) {}
+        packing_{model, context, Unpacked()},
+        plain_(model, packing_, options) {}
 
   void Run() {
     if (!FindConvolutions()) return;
@@ -84,8 +85,10 @@ class ConvolutionQuantizer {
  private:
   // A float model with what was learnt of it.
   struct Calibrated {
-    Calibrated(const Model& model, const ConvolutionOptions& options, int threads)
-        : model(&model), filters(options.bound, threads) {}
+    Calibrated(const Model& model, const FilterPacking& packing, const ConvolutionOptions& options)
+        : model(&model),
+          filters(options.packed ? FilterCache(options.bound, packing.context.threads, packing)
+                                 : FilterCache(options.bound, packing.context.threads)) {}
 
     const Model* model;
     Histograms histograms;
@@ -98,6 +101,18 @@ class ConvolutionQuantizer {
     Emission emission;
     Calibrated* source;
   };
+
+  // Keys of coded products that are not to be packed.
+  std::set<std::string> Unpacked() {
+    std::set<std::string> keys;
+    if (!options_.packed || !options_.ends_int8) return keys;
+    std::vector<std::string> products;
+    for (const CodedNode& coded : PlanConvolutions(model_.graph(), context_).nodes) {
+      if (coded.kind == CodedKind::kProduct) products.push_back(KeyOf(*coded.node));
+    }
+    if (!products.empty()) keys = {products.front(), products.back()};
+    return keys;
+  }
 
   // Reports what is left alone whatever is measured; false if nothing else is there.
   bool FindConvolutions() {
@@ -252,7 +267,8 @@ class ConvolutionQuantizer {
   bool Equalize() {
     equalised_model_ = model_.Clone();
     if (EqualizeChannels(equalised_model_, untouched_, context_) == 0) return false;
-    equalised_.emplace(equalised_model_, options_, context_.threads);
+    equalised_packing_.emplace(FilterPacking{equalised_model_, context_, packing_.int8});
+    equalised_.emplace(equalised_model_, *equalised_packing_, options_);
     std::vector<std::string> names;
     for (const auto& [name, histogram] : plain_.histograms) names.push_back(name);
     equalised_->histograms = CollectHistograms(equalised_model_, names, context_);
@@ -291,10 +307,11 @@ class ConvolutionQuantizer {
       if (coded.contains(key)) {
         const Dims& dims = node->constant_input(1)->dims();
         const bool conv = node->Is("Conv");
+        const QuantizedFilters& filters = built.source->filters.Get(*node, conv ? dims[1] : 1);
         stats_.Done(*node,
-                    fmt::format("int8 {} {}, static activations", conv ? "filters" : "weight",
-                                ToString(dims)),
-                    built.source->filters.Get(*node, conv ? dims[1] : 1).relative_error);
+                    fmt::format("{} {} {}, static activations", filters.packed ? "int4" : "int8",
+                                conv ? "filters" : "weight", ToString(dims)),
+                    filters.relative_error);
       } else if (node->Is("Conv") && !untouched_.contains(key)) {
         stats_.Skip(*node, fmt::format("the model was measured faster so (variant {}, ×{:.2f})",
                                        variant.name, speedup_));
@@ -315,8 +332,10 @@ class ConvolutionQuantizer {
   Context& context_;
   const ConvolutionOptions& options_;
   PassStats& stats_;
+  FilterPacking packing_;
   Calibrated plain_;
   Model equalised_model_;
+  std::optional<FilterPacking> equalised_packing_;
   std::optional<Calibrated> equalised_;
   std::set<std::string> untouched_;  // keys of Conv and Gemm that are left alone in any case
   std::vector<ConvolutionVariant> variants_;

@@ -11,6 +11,8 @@ namespace sparsefuse {
 struct ConvolutionOptions {
   PairBound bound = PairBound::kAvx2;
   bool bias_correction = true;
+  bool packed = false;     // filters in 4 bits (packed_filters.h)
+  bool ends_int8 = false;  // then the first and the last coded product stay in 8
 };
 
 // Plans, calibrates on the fit split, chooses by measurement which nodes compute in int8 and on the

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "passes/lower/builder.h"
+#include "passes/lower/unpack_filters.h"
 
 namespace sparsefuse {
 namespace {
@@ -31,20 +32,12 @@ Attributes CopyAttributes(const Node& node) {
   return copies;
 }
 
-int64_t FilterCount(const Node& product) {
-  const Dims& dims = product.constant_input(1)->dims();
-  return product.Is("Gemm") && product.GetInt("transB", 0) == 0 ? dims[1] : dims[0];
-}
-
-int64_t FilterChannels(const Node& product) {
-  return product.Is("Gemm") ? 1 : product.constant_input(1)->dims()[1];
-}
-
 class Emitter {
  public:
   Emitter(Model& model, const ConvolutionPlan& plan, const std::vector<ActivationCode>& codes,
           FilterCache& filters, const EmitOptions& options)
-      : graph_(model.graph()),
+      : model_(model),
+        graph_(model.graph()),
         plan_(plan),
         group_codes_(codes),
         filters_(filters),
@@ -152,7 +145,7 @@ class Emitter {
     const Node& node = *product.node;
     Value* const input = product.inputs[0];
     const bool pad = options_.pad_channels && CanPadChannels(plan_, product);
-    const int64_t own = FilterChannels(node);
+    const int64_t own = FilterCache::Channels(node);
     const int64_t channels = pad ? RoundUp(own, kChannelMultiple) : own;
     std::vector<Value*> inputs = {pad ? PaddedReal(input, node, channels - own) : Real(input)};
     EmitWeights(node, channels, CodeOf(input).scale, inputs);
@@ -185,18 +178,20 @@ class Emitter {
   // spelt out: without them ONNX Runtime does not fuse Gemm.
   void EmitWeights(const Node& node, int64_t channels, float input_scale,
                    std::vector<Value*>& inputs) {
+    const std::vector<float> real_bias = Bias(node);
     QuantizedFilters filters = filters_.Get(node, channels);
+    if (filters.packed && !HasRoomForBias(real_bias, input_scale, filters.scales)) {
+      filters = filters_.GetInt8(node, channels);
+    }
     const std::vector<float> rows = FilterCache::Rows(node, channels);
     const auto count = static_cast<int64_t>(filters.scales.size());
     const std::vector<int32_t> bias =
-        QuantizeBias(Bias(node), input_scale, rows, filters_.BoundOf(node), filters);
+        QuantizeBias(real_bias, input_scale, rows, filters_.BoundOf(node), filters);
     Dims dims = {count, static_cast<int64_t>(filters.codes.size()) / count};
     if (node.Is("Conv")) {
       dims = node.constant_input(1)->dims();
       dims[1] = channels;
     }
-    const std::vector<int8_t> codes =
-        ToStorageOrder(std::span<const int8_t>(filters.codes), count, channels);
     const auto on_axis_0 = [] {
       Attributes attributes;
       attributes.emplace_back("axis", int64_t{0});
@@ -204,7 +199,7 @@ class Emitter {
     };
     inputs.push_back(builder_.Op(
         "DequantizeLinear",
-        {StoredCodes(node.input(1), Tensor::Of(dims, codes)),
+        {Codes(node.input(1), filters, dims, channels),
          builder_.Constant(Tensor::Of({count}, filters.scales)),
          builder_.Constant(Tensor::Of({count}, std::vector<int8_t>(filters.scales.size())))},
         on_axis_0()));
@@ -226,6 +221,17 @@ class Emitter {
     bias.resize(found->second.size());
     for (size_t m = 0; m < bias.size(); ++m) bias[m] += found->second[m];
     return bias;
+  }
+
+  Value* Codes(const Value* weight, const QuantizedFilters& filters, const Dims& dims,
+               int64_t channels) {
+    if (filters.packed) {
+      return UnpackedFilters(builder_, model_, filters.packed->nibbles, filters.packed->multipliers,
+                             dims);
+    }
+    return StoredCodes(
+        weight, Tensor::Of(dims, ToStorageOrder(std::span<const int8_t>(filters.codes), dims[0],
+                                                channels)));
   }
 
   // Convolutions that share a weight share its codes.
@@ -283,6 +289,7 @@ class Emitter {
     }
   }
 
+  Model& model_;
   Graph& graph_;
   const ConvolutionPlan& plan_;
   const std::vector<ActivationCode>& group_codes_;
@@ -297,40 +304,6 @@ class Emitter {
 };
 
 }  // namespace
-
-std::vector<float> FilterCache::Rows(const Node& product, int64_t channels) {
-  const std::vector<float> weight = product.constant_input(1)->ToFloats();
-  const int64_t count = FilterCount(product);
-  if (product.Is("Gemm")) {
-    if (product.GetInt("transB", 0) != 0) return weight;
-    return ToReductionOrder(std::span(weight), 1, static_cast<int64_t>(weight.size()) / count);
-  }
-  const int64_t own = FilterChannels(product);
-  std::vector<float> rows = ToReductionOrder(std::span(weight), count, own);
-  if (channels == own) return rows;
-  const size_t places = rows.size() / static_cast<size_t>(own);
-  std::vector<float> padded(places * static_cast<size_t>(channels));
-  for (size_t i = 0; i < places; ++i) {
-    std::copy_n(rows.begin() + static_cast<ptrdiff_t>(i) * own, own,
-                padded.begin() + static_cast<ptrdiff_t>(i) * channels);
-  }
-  return padded;
-}
-
-PairBound FilterCache::BoundOf(const Node& product) const {
-  const bool depthwise = product.Is("Conv") && FilterChannels(product) == 1 &&
-                         product.GetInt("group", 1) == FilterCount(product);
-  return depthwise ? PairBound::kNone : bound_;
-}
-
-const QuantizedFilters& FilterCache::Get(const Node& product, int64_t channels) {
-  const auto [it, fresh] = filters_.try_emplace({KeyOf(product), channels});
-  if (fresh) {
-    it->second =
-        QuantizeFilters(Rows(product, channels), FilterCount(product), BoundOf(product), threads_);
-  }
-  return it->second;
-}
 
 Emission EmitConvolutions(Model& model, const ConvolutionPlan& plan,
                           const std::vector<ActivationCode>& codes, FilterCache& filters,

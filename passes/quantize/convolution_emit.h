@@ -10,29 +10,9 @@
 
 #include "passes/quantize/activation_ranges.h"
 #include "passes/quantize/convolution_plan.h"
-#include "passes/quantize/convolution_weights.h"
+#include "passes/quantize/filter_cache.h"
 
 namespace sparsefuse {
-
-// Quantised filters by product and number of stored channels, so that variants of one model
-// quantise each once.
-class FilterCache {
- public:
-  FilterCache(PairBound bound, int threads) : bound_(bound), threads_(threads) {}
-
-  // The product's weight as rows [M, K] in reduction order, `channels` of each filter stored (zeros
-  // beyond its own).
-  static std::vector<float> Rows(const Node& product, int64_t channels);
-  // Depthwise filters need no pair bound: their kernel adds in 32 bits.
-  PairBound BoundOf(const Node& product) const;
-
-  const QuantizedFilters& Get(const Node& product, int64_t channels);
-
- private:
-  PairBound bound_;
-  int threads_;
-  std::map<std::pair<std::string, int64_t>, QuantizedFilters> filters_;
-};
 
 struct EmitOptions {
   bool pad_channels = false;                              // where CanPadChannels

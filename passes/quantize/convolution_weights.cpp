@@ -31,6 +31,11 @@ std::vector<T> SwapInner(std::span<const T> values, int64_t m, int64_t a, int64_
   return swapped;
 }
 
+// With which the bias fits.
+double SmallestScale(float bias, float input_scale) {
+  return std::fabs(bias) / (kLargestBias * input_scale);
+}
+
 int64_t Inner(size_t size, int64_t count, int64_t channels) {
   return count * channels == 0 ? 0 : static_cast<int64_t>(size) / (count * channels);
 }
@@ -87,7 +92,17 @@ std::vector<T> ToStorageOrder(std::span<const T> filters, int64_t count, int64_t
 }
 
 template std::vector<float> ToReductionOrder(std::span<const float>, int64_t, int64_t);
+template std::vector<int8_t> ToReductionOrder(std::span<const int8_t>, int64_t, int64_t);
+template std::vector<float> ToStorageOrder(std::span<const float>, int64_t, int64_t);
 template std::vector<int8_t> ToStorageOrder(std::span<const int8_t>, int64_t, int64_t);
+
+bool HasRoomForBias(std::span<const float> bias, float input_scale,
+                    std::span<const float> scales) noexcept {
+  for (size_t m = 0; m < bias.size(); ++m) {
+    if (scales[m] < SmallestScale(bias[m], input_scale)) return false;
+  }
+  return true;
+}
 
 std::vector<int32_t> QuantizeBias(std::span<const float> bias, float input_scale,
                                   std::span<const float> rows, PairBound bound,
@@ -96,7 +111,7 @@ std::vector<int32_t> QuantizeBias(std::span<const float> bias, float input_scale
   const size_t length = count ? rows.size() / count : 0;
   std::vector<int32_t> codes(bias.empty() ? 0 : count);
   for (size_t m = 0; m < codes.size(); ++m) {
-    const double smallest = std::fabs(bias[m]) / (kLargestBias * input_scale);
+    const double smallest = SmallestScale(bias[m], input_scale);
     if (filters.scales[m] < smallest) {
       filters.scales[m] = static_cast<float>(smallest);
       QuantizeRow(rows.subspan(m * length, length), {}, filters.scales[m], bound,

@@ -65,7 +65,9 @@ class Quantize final : public Pass {
     const Model before = model.Clone();
     PassStats stats;
     ToInt8(model, context, stats);
-    if (stats.changed && params_.String("weights") == "int8" &&
+    const bool for_speed =
+        params_.String("weights") == "int8" && params_.String("filters") == "int8";
+    if (stats.changed && for_speed &&
         !NotSlower(context.teacher ? *context.teacher : before, model, context)) {
       model = before.Clone();
       stats = StayedInFloat(stats);
@@ -80,7 +82,11 @@ class Quantize final : public Pass {
     const PairBound bound = PairBoundOf();
     const bool bias_correction = params_.Bool("bias_correction");
     if (params_.Bool("convolutions")) {
-      QuantizeConvolutions(model, context, {.bound = bound, .bias_correction = bias_correction},
+      QuantizeConvolutions(model, context,
+                           {.bound = bound,
+                            .bias_correction = bias_correction,
+                            .packed = params_.String("filters") == "int4",
+                            .ends_int8 = params_.String("ends") == "int8"},
                            stats);
     }
     if (model.opset() >= kMinBodyOpset && model.opset() <= kMaxBodyOpset) {
@@ -174,95 +180,100 @@ class Quantize final : public Pass {
 }  // namespace
 
 extern const PassInfo kQuantize;
-const PassInfo kQuantize = {
-    .name = "quantize",
-    .summary = "linear layers, convolutions and embeddings to int8, where that is faster here",
-    .exactness = Exactness::kLossy,
-    .params =
-        {{.name = "weights",
-          .otherwise = std::string("int8"),
-          .summary = "Type of the linear layers' weights: int8; int4; nested, an int4 inside "
-                     "each int8; mixed, int4 and int8 by layer.",
-          .choices = {"int8", "int4", "nested", "mixed"}},
-         {.name = "bits",
-          .otherwise = 6.0,
-          .summary = "Of mixed: bits a weight on average.",
-          .min = 4,
-          .max = 8},
-         {.name = "ends",
-          .otherwise = std::string("int8"),
-          .summary = "First and last linear layers: int8, or as the others.",
-          .choices = {"int8", "same"}},
-         {.name = "feedback",
-          .otherwise = std::string("measured"),
-          .summary = "Feed each weight's rounding error forward to later inputs (GPTQ): where "
-                     "it is measured to help, always or never (needs data).",
-          .choices = {"measured", "on", "off"}},
-         {.name = "student_inputs",
-          .otherwise = true,
-          .summary = "Quantise each layer on what the quantised layers before it give, not "
-                     "on the original's inputs."},
-         {.name = "smooth",
-          .otherwise = true,
-          .summary = "Smooth activations against weights where that lowers a layer's error "
-                     "(SmoothQuant; needs data and this tool's operators)."},
-         {.name = "scales",
-          .otherwise = std::string("measured"),
-          .summary = "Of linear weights: fusion clusters, absmax, or whichever has the smaller "
-                     "block error.",
-          .choices = {"measured", "clusters", "absmax"}},
-         {.name = "clusters",
-          .otherwise = int64_t{64},
-          .summary = "Most different scales in one linear weight.",
-          .min = 1,
-          .max = 256},
-         {.name = "scale_inputs",
-          .otherwise = int64_t{512},
-          .summary = "Inputs that share a scale in int4 and nested weights, a multiple of 64.",
-          .min = 64,
-          .max = 65536},
-         {.name = "block",
-          .otherwise = int64_t{128},
-          .summary = "Inputs that share a scale in int4 weights of standard operators "
-                     "(MatMulNBits), a power of two.",
-          .min = 16,
-          .max = 256},
-         {.name = "nested_encoding",
-          .otherwise = std::string("nested4"),
-          .summary = "Of nested weights: 16·h + l (nested1) or 4·h + l (nested4).",
-          .choices = {"nested1", "nested4"}},
-         {.name = "nested_share",
-          .otherwise = 0.5,
-          .summary = "Of nested weights: how much the 8-bit reading counts against the 4-bit "
-                     "reading.",
-          .min = 0,
-          .max = 1},
-         {.name = "on_nonfinite",
-          .otherwise = std::string("skip"),
-          .summary = "Linear weights with NaN or infinity: leave the layer in float, or fail.",
-          .choices = {"skip", "fail"}},
-         {.name = "exclude",
-          .otherwise = std::vector<std::string>{},
-          .summary = "Node names that stay in float; * and ? match as in file names."},
-         {.name = "convolutions",
-          .otherwise = true,
-          .summary = "Quantise convolutions (static QDQ; needs calibration data)."},
-         {.name = "embeddings",
-          .otherwise = true,
-          .summary = "Store embedding tables as int8 rows."},
-         {.name = "bias_correction",
-          .otherwise = true,
-          .summary = "Correct biases for the mean error of the weights (needs data)."},
-         {.name = "storage",
-          .otherwise = true,
-          .summary = "Store weights as int8 also where a layer computes in float; they are "
-                     "unpacked once, at load."},
-         {.name = "portable",
-          .otherwise = true,
-          .summary = "Bound pairs of weights so that integer products are exact on CPUs "
-                     "without VNNI, too."}},
-    .make = [](const Params& params) -> std::unique_ptr<Pass> {
-      return std::make_unique<Quantize>(params);
-    }};
+const PassInfo kQuantize =
+    {.name = "quantize",
+     .summary = "linear layers, convolutions and embeddings to int8, where that is faster here",
+     .exactness = Exactness::kLossy,
+     .params =
+         {{.name = "weights",
+           .otherwise = std::string("int8"),
+           .summary = "Type of the linear layers' weights: int8; int4; nested, an int4 inside "
+                      "each int8; mixed, int4 and int8 by layer.",
+           .choices = {"int8", "int4", "nested", "mixed"}},
+          {.name = "filters",
+           .otherwise = std::string("int8"),
+           .summary = "Type of the filters of convolutions: int8; int4, stored in half the bytes "
+                      "and computed in 8 bits all the same.",
+           .choices = {"int8", "int4"}},
+          {.name = "bits",
+           .otherwise = 6.0,
+           .summary = "Of mixed: bits a weight on average.",
+           .min = 4,
+           .max = 8},
+          {.name = "ends",
+           .otherwise = std::string("int8"),
+           .summary = "First and last linear layers and convolutions: int8, or as the others.",
+           .choices = {"int8", "same"}},
+          {.name = "feedback",
+           .otherwise = std::string("measured"),
+           .summary = "Feed each weight's rounding error forward to later inputs (GPTQ): where "
+                      "it is measured to help, always or never (needs data).",
+           .choices = {"measured", "on", "off"}},
+          {.name = "student_inputs",
+           .otherwise = true,
+           .summary = "Quantise each layer on what the quantised layers before it give, not "
+                      "on the original's inputs."},
+          {.name = "smooth",
+           .otherwise = true,
+           .summary = "Smooth activations against weights where that lowers a layer's error "
+                      "(SmoothQuant; needs data and this tool's operators)."},
+          {.name = "scales",
+           .otherwise = std::string("measured"),
+           .summary = "Of linear weights: fusion clusters, absmax, or whichever has the smaller "
+                      "block error.",
+           .choices = {"measured", "clusters", "absmax"}},
+          {.name = "clusters",
+           .otherwise = int64_t{64},
+           .summary = "Most different scales in one linear weight.",
+           .min = 1,
+           .max = 256},
+          {.name = "scale_inputs",
+           .otherwise = int64_t{512},
+           .summary = "Inputs that share a scale in int4 and nested weights, a multiple of 64.",
+           .min = 64,
+           .max = 65536},
+          {.name = "block",
+           .otherwise = int64_t{128},
+           .summary = "Inputs that share a scale in int4 weights of standard operators "
+                      "(MatMulNBits), a power of two.",
+           .min = 16,
+           .max = 256},
+          {.name = "nested_encoding",
+           .otherwise = std::string("nested4"),
+           .summary = "Of nested weights: 16·h + l (nested1) or 4·h + l (nested4).",
+           .choices = {"nested1", "nested4"}},
+          {.name = "nested_share",
+           .otherwise = 0.5,
+           .summary = "Of nested weights: how much the 8-bit reading counts against the 4-bit "
+                      "reading.",
+           .min = 0,
+           .max = 1},
+          {.name = "on_nonfinite",
+           .otherwise = std::string("skip"),
+           .summary = "Linear weights with NaN or infinity: leave the layer in float, or fail.",
+           .choices = {"skip", "fail"}},
+          {.name = "exclude",
+           .otherwise = std::vector<std::string>{},
+           .summary = "Node names that stay in float; * and ? match as in file names."},
+          {.name = "convolutions",
+           .otherwise = true,
+           .summary = "Quantise convolutions (static QDQ; needs calibration data)."},
+          {.name = "embeddings",
+           .otherwise = true,
+           .summary = "Store embedding tables as int8 rows."},
+          {.name = "bias_correction",
+           .otherwise = true,
+           .summary = "Correct biases for the mean error of the weights (needs data)."},
+          {.name = "storage",
+           .otherwise = true,
+           .summary = "Store weights as int8 also where a layer computes in float; they are "
+                      "unpacked once, at load."},
+          {.name = "portable",
+           .otherwise = true,
+           .summary = "Bound pairs of weights so that integer products are exact on CPUs "
+                      "without VNNI, too."}},
+     .make = [](const Params& params) -> std::unique_ptr<Pass> {
+       return std::make_unique<Quantize>(params);
+     }};
 
 }  // namespace sparsefuse

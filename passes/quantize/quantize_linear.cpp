@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "passes/lower/matmul_nbits.h"
+#include "passes/lower/unpack_filters.h"
 #include "passes/quantize/embedding.h"
 #include "passes/quantize/input_shapes.h"
 #include "passes/quantize/linear.h"
@@ -118,7 +119,7 @@ class LinearQuantizer {
   // Products that are quantised in the model that came in.
   void ReportQuantized() {
     for (Node* node : model_.graph().TopologicalOrder()) {
-      const bool ours = node->domain() == kOperatorDomain;
+      const bool ours = node->domain() == kOperatorDomain && node->op() != kUnpackFilters;
       const bool theirs = node->op() == "MatMulInteger" || node->op() == "QLinearMatMul" ||
                           node->op() == "MatMulNBits" || node->op() == "MatMulIntegerToFloat" ||
                           node->op() == "DynamicQuantizeMatMul";

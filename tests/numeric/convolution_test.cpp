@@ -90,6 +90,21 @@ TEST_CASE("int8 convolutions keep the metric of every trained CNN") {
   }
 }
 
+TEST_CASE("filters in 4 bits take half the bytes and compute in int8") {
+  const auto assets = test::Assets();
+  if (!assets) return;
+  Cnn cnn(*assets / "kws-dscnn");
+  PassStats stats;
+  QuantizeConvolutions(cnn.student, cnn.context, {.packed = true, .ends_int8 = true}, stats);
+  Verify(cnn.student);
+  const Comparison comparison = cnn.Compare();
+  CHECK(comparison.candidate_score.Value() >= comparison.reference_score.Value() - 0.02);
+  CHECK(comparison.main().Cosine() >= 0.98);
+  Cnn other(*assets / "kws-dscnn");
+  QuantizeConvolutions(other.student, other.context, {}, stats);
+  CHECK(cnn.student.WeightBytes() < 0.75 * static_cast<double>(other.student.WeightBytes()));
+}
+
 TEST_CASE("a recorded choice gives the same bytes again, for any number of threads") {
   const auto assets = test::Assets();
   if (!assets) return;

@@ -50,10 +50,10 @@ struct Fixture {
     teacher.graph().FindValue(name)->set_initializer(tensor);
   }
 
-  Model Run() {
+  Model Run(const ConvolutionOptions& options = {}) {
     stats = {};
     Model student = teacher.Clone();
-    QuantizeConvolutions(student, context, {}, stats);
+    QuantizeConvolutions(student, context, options, stats);
     Verify(student);
     return student;
   }
@@ -89,6 +89,32 @@ TEST_CASE("convolutions become int8 and stay close") {
                                               fixture.data, fixture.context.splits.audit);
   CHECK(comparison.main().SqnrDb() > 28);
   CHECK(student.WeightBytes() < 0.5 * static_cast<double>(fixture.teacher.WeightBytes()));
+}
+
+TEST_CASE("filters of 32 weights and more become int4, rounded on what they read") {
+  Fixture fixture;
+  const Model int8 = fixture.Run();
+  const Model int4 = fixture.Run({.packed = true});
+  REQUIRE(fixture.stats.findings.size() == 3);
+  CHECK(fixture.stats.findings[0].action == "int8 filters [8,3,3,3], static activations");
+  CHECK(fixture.stats.findings[1].action == "int4 filters [8,8,3,3], static activations");
+  CHECK(fixture.stats.findings[2].action == "int8 filters [6,8,1,1], static activations");
+  const auto distance = [&](const Model& student) {
+    return CompareModels(Session(fixture.teacher, {}), Session(student, {}), fixture.data,
+                         fixture.context.splits.audit)
+        .main()
+        .SqnrDb();
+  };
+  CHECK(distance(int4) > 20);
+  CHECK(distance(int4) < distance(int8));
+
+  // The first and the last product stay.
+  const Model ends = fixture.Run({.packed = true, .ends_int8 = true});
+  CHECK(fixture.stats.findings[1].action.starts_with("int4"));
+  fixture.teacher.graph().FindValue("e")->producer()->set_name("last");
+  fixture.context.exclude_nodes = NodePatterns({"last"});
+  fixture.Run({.packed = true, .ends_int8 = true});
+  CHECK(fixture.stats.findings[1].action.starts_with("int8"));
 }
 
 TEST_CASE("every convolution that stays in float has its reason") {
