@@ -406,7 +406,8 @@ const PassInfo kPrune = {
                 .otherwise = std::string("sequence"),
                 .summary =
                     "How the survivors make up for what went: solved block after block on the "
-                    "pruned model's own inputs, on the original's, or not at all.",
+                    "pruned model's own inputs, with every later product; on the original's; or "
+                    "not at all.",
                 .choices = {"sequence", "refit", "none"}},
                {.name = "neuron_multiple",
                 .otherwise = int64_t{32},

@@ -70,7 +70,7 @@ class ConvolutionQuantizer {
         context_(context),
         options_(options),
         stats_(stats),
-        packing_{model, context, Unpacked()},
+        packing_{model, context, options.search, options.int8},
         plain_(model, packing_, options) {}
 
   void Run() {
@@ -101,18 +101,6 @@ class ConvolutionQuantizer {
     Emission emission;
     Calibrated* source;
   };
-
-  // Keys of coded products that are not to be packed.
-  std::set<std::string> Unpacked() {
-    std::set<std::string> keys;
-    if (!options_.packed || !options_.ends_int8) return keys;
-    std::vector<std::string> products;
-    for (const CodedNode& coded : PlanConvolutions(model_.graph(), context_).nodes) {
-      if (coded.kind == CodedKind::kProduct) products.push_back(KeyOf(*coded.node));
-    }
-    if (!products.empty()) keys = {products.front(), products.back()};
-    return keys;
-  }
 
   // Reports what is left alone whatever is measured; false if nothing else is there.
   bool FindConvolutions() {
@@ -231,8 +219,8 @@ class ConvolutionQuantizer {
         .At("$.decisions.quantize.convolution.variant");
   }
 
-  // The variant with the channels' and tensors' ranges and the biases that come nearest to the
-  // float model on the select split.
+  // The variant with the channels' and tensors' ranges, the filters and the biases that come
+  // nearest to the float model on the select split.
   Built BuildBest(const ConvolutionVariant& variant) {
     std::optional<Built> best;
     RangeMethod method = kRangeMethods[0];
@@ -246,6 +234,11 @@ class ConvolutionQuantizer {
     };
     std::vector<Calibrated*> sources = {&plain_};
     if (Equalize()) sources.push_back(&*equalised_);
+    if (options_.packed && options_.search) {
+      nearest_.emplace(model_, nearest_packing_, options_);
+      nearest_->histograms = plain_.histograms;
+      sources.push_back(&*nearest_);
+    }
     for (Calibrated* source : sources) {
       for (const RangeMethod other : kRangeMethods) {
         if (keep_if_nearer(Build(*source, variant, other, {}))) method = other;
@@ -267,7 +260,8 @@ class ConvolutionQuantizer {
   bool Equalize() {
     equalised_model_ = model_.Clone();
     if (EqualizeChannels(equalised_model_, untouched_, context_) == 0) return false;
-    equalised_packing_.emplace(FilterPacking{equalised_model_, context_, packing_.int8});
+    equalised_packing_.emplace(
+        FilterPacking{equalised_model_, context_, packing_.search, packing_.int8});
     equalised_.emplace(equalised_model_, *equalised_packing_, options_);
     std::vector<std::string> names;
     for (const auto& [name, histogram] : plain_.histograms) names.push_back(name);
@@ -334,6 +328,8 @@ class ConvolutionQuantizer {
   PassStats& stats_;
   FilterPacking packing_;
   Calibrated plain_;
+  FilterPacking nearest_packing_{model_, context_, false, options_.int8};
+  std::optional<Calibrated> nearest_;  // as plain_, filters not searched for
   Model equalised_model_;
   std::optional<FilterPacking> equalised_packing_;
   std::optional<Calibrated> equalised_;

@@ -3,6 +3,9 @@
 #ifndef SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_H_
 #define SPARSEFUSE_PASSES_QUANTIZE_CONVOLUTION_H_
 
+#include <set>
+#include <string>
+
 #include "passes/framework/pass.h"
 #include "passes/quantize/linear_weights.h"
 
@@ -11,8 +14,9 @@ namespace sparsefuse {
 struct ConvolutionOptions {
   PairBound bound = PairBound::kAvx2;
   bool bias_correction = true;
-  bool packed = false;     // filters in 4 bits (packed_filters.h)
-  bool ends_int8 = false;  // then the first and the last coded product stay in 8
+  bool packed = false;         // filters in 4 bits (packed_filters.h)
+  bool search = true;          // then their codes are searched for
+  std::set<std::string> int8;  // keys of products whose filters stay in 8 bits all the same
 };
 
 // Plans, calibrates on the fit split, chooses by measurement which nodes compute in int8 and on the

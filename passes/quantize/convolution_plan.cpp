@@ -380,6 +380,15 @@ ConvolutionPlan PlanConvolutions(Graph& graph, const Context& context,
   return Planner(graph, context, keep_float).Plan();
 }
 
+std::set<std::string> EndProducts(Graph& graph, const Context& context) {
+  std::vector<std::string> products;
+  for (const CodedNode& coded : PlanConvolutions(graph, context).nodes) {
+    if (coded.kind == CodedKind::kProduct) products.push_back(KeyOf(*coded.node));
+  }
+  if (products.empty()) return {};
+  return {products.front(), products.back()};
+}
+
 bool CanPadChannels(const ConvolutionPlan& plan, const CodedNode& product) {
   return product.node->Is("Conv") && product.node->GetInt("group", 1) == 1 &&
          product.node->constant_input(1)->dims()[1] % 4 == 3 &&

@@ -63,6 +63,9 @@ bool HasFiniteWeights(const Node& node);
 ConvolutionPlan PlanConvolutions(Graph& graph, const Context& context,
                                  const std::set<std::string>& keep_float = {});
 
+// Keys of the first and the last product of the plan that codes all it can.
+std::set<std::string> EndProducts(Graph& graph, const Context& context);
+
 // Whether this product is a convolution that gains from one more input channel of zeros: on the
 // model's border, with 4n+3 channels, where ONNX Runtime's kernels want multiples of 4.
 bool CanPadChannels(const ConvolutionPlan& plan, const CodedNode& product);

@@ -18,26 +18,23 @@ int64_t FilterCount(const Node& product) {
   return product.Is("Gemm") && product.GetInt("transB", 0) == 0 ? dims[1] : dims[0];
 }
 
-// Moments of what the product reads, in the weight's own order, divided by the rows; nothing where
-// it is no plain product or the data are too few to round on.
-std::optional<Eigen::MatrixXd> InputMoments(const std::string& key, const FilterPacking& packing) {
-  const Context& context = packing.context;
-  const Value* output = packing.model.graph().FindValue(key);
+}  // namespace
+
+std::optional<Eigen::MatrixXd> InputMoments(const Model& model, const Context& context,
+                                            const std::string& key) {
+  const Value* output = model.graph().FindValue(key);
   const std::optional<MatrixView> view = output ? AsMatrix(*output->producer()) : std::nullopt;
   if (!view || !context.calibration) return std::nullopt;
   std::span<const int64_t> samples = context.splits.fit;
   samples = samples.first(std::min(samples.size(), kMomentSamples));
-  const int64_t batch = ChooseBatch(packing.model, std::span(&*view, 1), context);
+  const int64_t batch = ChooseBatch(model, std::span(&*view, 1), context);
   const RowRequest request{InputRows(*view)};
   const RowStatistics found =
-      CollectRows(packing.model, std::span(&request, 1),
-                  MakeBatches(*context.calibration, samples, batch), std::nullopt, context)[0];
+      CollectRows(model, std::span(&request, 1), MakeBatches(*context.calibration, samples, batch),
+                  std::nullopt, context)[0];
   if (found.count < kRowsPerInput * static_cast<double>(view->inputs)) return std::nullopt;
-  // Codes stand for what is summed, so the mean counts.
-  return Eigen::MatrixXd(found.gram / found.count + found.mean * found.mean.transpose());
+  return Eigen::MatrixXd(found.gram / found.count);
 }
-
-}  // namespace
 
 int64_t FilterCache::Channels(const Node& product) {
   return product.Is("Gemm") ? 1 : product.constant_input(1)->dims()[1];
@@ -90,7 +87,10 @@ const QuantizedFilters& FilterCache::Get(const Node& product, int64_t channels) 
   const int64_t count = FilterCount(product);
   const std::vector<float> rows =
       ToStorageOrder(std::span<const float>(Rows(product, channels)), count, channels);
-  const std::optional<Eigen::MatrixXd> moments = InputMoments(KeyOf(product), *packing_);
+  std::optional<Eigen::MatrixXd> moments;
+  if (packing_->search) {
+    moments = InputMoments(packing_->model, packing_->context, KeyOf(product));
+  }
   PackedFilters packed = RoundFilters(rows, count, moments ? &*moments : nullptr, threads_);
   const std::vector<int8_t> codes = packed.Codes();
   it->second = {ToReductionOrder(std::span<const int8_t>(codes), count, channels), packed.scales,

@@ -4,8 +4,10 @@
 #ifndef SPARSEFUSE_PASSES_QUANTIZE_FILTER_CACHE_H_
 #define SPARSEFUSE_PASSES_QUANTIZE_FILTER_CACHE_H_
 
+#include <Eigen/Core>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -16,13 +18,20 @@
 
 namespace sparsefuse {
 
-// A product (Conv, Gemm) whose filters are packed in 4 bits is rounded on what `model` feeds it on
-// the fit split.
+// How filters are packed in 4 bits: rounded on what `model` feeds the product on the fit split, or
+// each weight to its nearest code.
 struct FilterPacking {
   const Model& model;
   const Context& context;
+  bool search;
   std::set<std::string> int8;  // keys of products that stay in 8 bits
 };
+
+// Moments of what the product with this key reads in `model` on the fit split, in the weight's own
+// order [K, K], divided by the rows; centred, because biases are corrected for means
+// (bias_correction.h); nothing where it is no plain product or the data are too few to round on.
+std::optional<Eigen::MatrixXd> InputMoments(const Model& model, const Context& context,
+                                            const std::string& key);
 
 class FilterCache {
  public:

@@ -8,9 +8,13 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <set>
+#include <string>
 
 #include "passes/framework/pass.h"
 #include "passes/quantize/convolution.h"
+#include "passes/quantize/convolution_plan.h"
+#include "passes/quantize/packed_filters.h"
 #include "passes/quantize/quantize_linear.h"
 #include "passes/quantize/storage.h"
 #include "passes/quantize/variants.h"
@@ -64,7 +68,9 @@ class Quantize final : public Pass {
     context.exclude_nodes = NodePatterns(patterns);
     const Model before = model.Clone();
     PassStats stats;
-    ToInt8(model, context, stats);
+    std::set<std::string> int8_filters;
+    if (params_.String("ends") == "int8") int8_filters = EndProducts(model.graph(), context);
+    ToInt8(model, context, int8_filters, stats);
     const bool for_speed =
         params_.String("weights") == "int8" && params_.String("filters") == "int8";
     if (stats.changed && for_speed &&
@@ -72,13 +78,16 @@ class Quantize final : public Pass {
       model = before.Clone();
       stats = StayedInFloat(stats);
     }
-    if (params_.Bool("storage")) StoreFloatWeights(model, context, stats);
+    if (params_.Bool("storage"))
+      StoreFloatWeights(model, context, PackedFilterKeys(model, int8_filters), SearchesCodes(),
+                        stats);
     context.exclude_nodes = users;
     return stats;
   }
 
  private:
-  void ToInt8(Model& model, Context& context, PassStats& stats) {
+  void ToInt8(Model& model, Context& context, const std::set<std::string>& int8_filters,
+              PassStats& stats) {
     const PairBound bound = PairBoundOf();
     const bool bias_correction = params_.Bool("bias_correction");
     if (params_.Bool("convolutions")) {
@@ -86,7 +95,8 @@ class Quantize final : public Pass {
                            {.bound = bound,
                             .bias_correction = bias_correction,
                             .packed = params_.String("filters") == "int4",
-                            .ends_int8 = params_.String("ends") == "int8"},
+                            .search = SearchesCodes(),
+                            .int8 = int8_filters},
                            stats);
     }
     if (model.opset() >= kMinBodyOpset && model.opset() <= kMaxBodyOpset) {
@@ -99,6 +109,21 @@ class Quantize final : public Pass {
          .action = "",
          .reason = fmt::format("linear layers stay in float: opset {} is not in {}…{}",
                                model.opset(), kMinBodyOpset, kMaxBodyOpset)});
+  }
+
+  bool SearchesCodes() const { return params_.String("feedback") != "off"; }
+
+  // Of the convolutions that compute in float.
+  std::set<std::string> PackedFilterKeys(const Model& model,
+                                         const std::set<std::string>& int8_filters) const {
+    std::set<std::string> keys;
+    if (params_.String("filters") != "int4") return keys;
+    for (const Node* node : model.graph().Nodes()) {
+      const Tensor* weight = node->Is("Conv") ? node->constant_input(1) : nullptr;
+      if (weight && weight->size() >= kNibbleBlock * weight->dims()[0]) keys.insert(KeyOf(*node));
+    }
+    for (const std::string& key : int8_filters) keys.erase(key);
+    return keys;
   }
 
   PairBound PairBoundOf() const {

@@ -4,8 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
 
 #include "passes/lower/builder.h"
+#include "passes/lower/unpack_filters.h"
+#include "passes/quantize/convolution_plan.h"
+#include "passes/quantize/filter_cache.h"
 #include "passes/quantize/linear_weights.h"
 
 namespace sparsefuse {
@@ -68,6 +75,59 @@ StoredTensor Quantize(const Tensor& weight, int64_t axis, int threads) {
           RelativeError(rows, quantized)};
 }
 
+// The weight as floats, of int8 codes or of nibbles; what it costs in `error`, how in `action`.
+class WeightStore {
+ public:
+  WeightStore(Model& model, const Context& context, const std::set<std::string>& packed,
+              bool search)
+      : model_(model),
+        context_(context),
+        packed_(packed),
+        search_(search),
+        builder_(model.graph()) {}
+
+  Value* Store(Node* node, int64_t axis) {
+    builder_.InsertBefore(node);
+    const Tensor& weight = *node->constant_input(1);
+    return packed_.contains(KeyOf(*node)) ? StorePacked(*node, weight) : StoreInt8(weight, axis);
+  }
+
+  double error = 0;
+  std::string_view action;
+
+ private:
+  Value* StoreInt8(const Tensor& weight, int64_t axis) {
+    const StoredTensor stored = Quantize(weight, axis, context_.threads);
+    error = stored.error;
+    action = "weight stored as int8, computed in float";
+    return Scaled(builder_.Constant(stored.codes), stored.scales);
+  }
+
+  Value* StorePacked(const Node& node, const Tensor& weight) {
+    const Dims& dims = weight.dims();
+    std::optional<Eigen::MatrixXd> moments;
+    if (search_) moments = InputMoments(model_, context_, KeyOf(node));
+    const PackedFilters packed =
+        RoundFilters(weight.ToFloats(), dims[0], moments ? &*moments : nullptr, context_.threads);
+    error = packed.relative_error;
+    action = "filters stored as int4, computed in float";
+    Dims scale_dims(dims.size(), 1);
+    scale_dims[0] = dims[0];
+    return Scaled(UnpackedFilters(builder_, model_, packed.nibbles, packed.multipliers, dims),
+                  Tensor::Of(std::move(scale_dims), packed.scales));
+  }
+
+  Value* Scaled(Value* codes, const Tensor& scales) {
+    return builder_.Op("Mul", {builder_.Cast(codes, DType::kFloat), builder_.Constant(scales)});
+  }
+
+  Model& model_;
+  const Context& context_;
+  const std::set<std::string>& packed_;
+  bool search_;
+  Builder builder_;
+};
+
 bool AllFinite(const Tensor& weight) {
   const std::vector<float> values = weight.ToFloats();
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
@@ -75,9 +135,10 @@ bool AllFinite(const Tensor& weight) {
 
 }  // namespace
 
-void StoreFloatWeights(Model& model, const Context& context, PassStats& stats) {
+void StoreFloatWeights(Model& model, const Context& context, const std::set<std::string>& packed,
+                       bool search, PassStats& stats) {
   Graph& graph = model.graph();
-  Builder builder(graph);
+  WeightStore store(model, context, packed, search);
   for (Node* node : graph.Nodes()) {
     const Tensor* weight = node->constant_input(1);
     if (!weight || weight->dtype() != DType::kFloat || weight->size() < kMinStoredElements) {
@@ -90,18 +151,13 @@ void StoreFloatWeights(Model& model, const Context& context, PassStats& stats) {
       stats.Skip(*node, "weight has another use, so it stays stored in float");
       continue;
     }
-    const StoredTensor stored = Quantize(*weight, axis, context.threads);
-    builder.InsertBefore(node);
-    Attributes to_float;
-    to_float.emplace_back("to", static_cast<int64_t>(DType::kFloat));
-    Value* codes = builder.Op("Cast", {builder.Constant(stored.codes)}, std::move(to_float));
-    graph.SetInput(node, 1, builder.Op("Mul", {codes, builder.Constant(stored.scales)}));
+    graph.SetInput(node, 1, store.Store(node, axis));
     if (Node* constant = value->producer()) {
       graph.RemoveNode(constant);
     } else {
       graph.RemoveInitializer(value);
     }
-    stats.Done(*node, "weight stored as int8, computed in float", stored.error);
+    stats.Done(*node, std::string(store.action), store.error);
     ++stats.tensors_rewritten;
     stats.changed = true;
   }

@@ -14,6 +14,7 @@
 #include "onnx_io/writer.h"
 #include "passes/engine/evaluate.h"
 #include "passes/framework/pass.h"
+#include "passes/quantize/convolution_plan.h"
 #include "tests/support/catch.h"
 #include "tests/support/support.h"
 
@@ -95,7 +96,9 @@ TEST_CASE("filters in 4 bits take half the bytes and compute in int8") {
   if (!assets) return;
   Cnn cnn(*assets / "kws-dscnn");
   PassStats stats;
-  QuantizeConvolutions(cnn.student, cnn.context, {.packed = true, .ends_int8 = true}, stats);
+  QuantizeConvolutions(cnn.student, cnn.context,
+                       {.packed = true, .int8 = EndProducts(cnn.student.graph(), cnn.context)},
+                       stats);
   Verify(cnn.student);
   const Comparison comparison = cnn.Compare();
   CHECK(comparison.candidate_score.Value() >= comparison.reference_score.Value() - 0.02);
