@@ -271,9 +271,11 @@ void Sequence::Quantize(size_t index, const InputData* data) {
         result.alpha = smoothing.alpha;
         result.smooth = std::move(smoothing.smooth);
       }
-      fit = Gram(data->fit, options_.bias_correction, result.smooth);
-      select = data->select.count > 0 ? Gram(data->select, options_.bias_correction, result.smooth)
-                                      : fit;
+      // Biases make up for what is lost on average, but those of nested weights for one reading
+      // alone.
+      const bool centred = options_.bias_correction && !IsNested(plan.rule.encoding);
+      fit = Gram(data->fit, centred, result.smooth);
+      select = data->select.count > 0 ? Gram(data->select, centred, result.smooth) : fit;
       request.fit = &fit;
       request.select = &select;
       const double wanted = kRowsPerInput * static_cast<double>(layer.inputs);

@@ -64,15 +64,20 @@ double ProductError(const ActivationRows& x, const WeightRowsView& weight, int64
   }
   const WeightRowsView view{rows, weight.inputs, weight.outputs};
   const CellScales scales = SearchScales(view, width, importance, rule, kUnmerged, 1);
-  const std::vector<float> coded =
-      Decode(RoundWeights(view, scales, rule, nullptr, 1), scales, weight.inputs, rule.encoding);
+  const std::vector<int8_t> codes = RoundWeights(view, scales, rule, nullptr, 1);
   const auto matrix = [&](std::span<const float> values) {
     return Eigen::Map<const ActivationRows>(values.data(), weight.outputs, weight.inputs);
   };
   const ActivationRows wanted = x * matrix(weight.rows).transpose();
-  const ActivationRows found = QuantizedRows(activations) * matrix(coded).transpose();
-  return (wanted - found).cast<double>().squaredNorm() /
-         static_cast<double>(std::max<Eigen::Index>(1, wanted.size()));
+  const ActivationRows quantized = QuantizedRows(activations);
+  const auto error = [&](Reading reading) {
+    const std::vector<float> coded = Decode(codes, scales, weight.inputs, rule.encoding, reading);
+    return (wanted - quantized * matrix(coded).transpose()).cast<double>().squaredNorm() /
+           static_cast<double>(std::max<Eigen::Index>(1, wanted.size()));
+  };
+  const double full = error(Reading::kFull);
+  if (!IsNested(rule.encoding)) return full;
+  return std::pow(full, rule.share8) * std::pow(error(Reading::kHigh), 1 - rule.share8);
 }
 
 Smoothing ChooseSmoothing(const ActivationRows& x, const WeightRowsView& weight, int64_t width,

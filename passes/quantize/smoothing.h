@@ -26,7 +26,8 @@ std::vector<float> SmoothFactors(const ActivationRows& x, const WeightRowsView& 
                                  double alpha);
 
 // Mean square, over rows and outputs, of what x·Wᵀ loses when activations become int8 by row and
-// weights are rounded with scales searched for them. smooth: [K], or empty.
+// weights are rounded with scales searched for them; of nested weights e₈^λ·e₄^(1−λ) of the two
+// readings, whose sizes differ too much for a sum. smooth: [K], or empty.
 double ProductError(const ActivationRows& x, const WeightRowsView& weight, int64_t width,
                     const RoundingRule& rule, std::span<const float> smooth);
 
