@@ -24,13 +24,14 @@ struct Contestant {
   fs::path path;
   Model model;
   std::unique_ptr<Session> session;
+  fs::path operator_library;  // that it runs with; empty: none
 };
 
 Contestant Open(const fs::path& path, const BenchmarkOptions& options) {
-  Contestant contestant{path, ReadModel(path), nullptr};
-  const SessionOptions session = {
-      .threads = static_cast<int>(options.threads),
-      .operator_library = OperatorLibraryFor(contestant.model, options.operator_library)};
+  Contestant contestant{path, ReadModel(path), nullptr, {}};
+  contestant.operator_library = OperatorLibraryFor(contestant.model, options.operator_library);
+  const SessionOptions session = {.threads = static_cast<int>(options.threads),
+                                  .operator_library = contestant.operator_library};
   try {
     contestant.session = std::make_unique<Session>(path, session);
   } catch (UserError& error) {
@@ -91,6 +92,14 @@ std::vector<BatchLatency> Time(const std::vector<Contestant>& models,
   return TimeBatches(sessions, data, options.batches);
 }
 
+// Of all models together: one library counts for them all.
+GateCounts CountGates(const std::vector<Contestant>& models) {
+  for (const Contestant& model : models) {
+    if (!model.operator_library.empty()) return ReadGateCounts(model.operator_library);
+  }
+  return {};
+}
+
 void PrintTable(const std::vector<Contestant>& models, const std::vector<BatchLatency>& latencies,
                 const BenchmarkOptions& options) {
   std::string text =
@@ -108,6 +117,13 @@ void PrintTable(const std::vector<Contestant>& models, const std::vector<BatchLa
                           l.median_ms, l.p95_ms, latency.Speedup(i),
                           Printable(models[i].path.string()));
     }
+  }
+  const GateCounts gates = CountGates(models);
+  if (gates.rows > 0) {
+    text += Line(
+        "gate", fmt::format("{:.1f} % of {} rows of nested layers read in 4 bits",
+                            100 * static_cast<double>(gates.easy) / static_cast<double>(gates.rows),
+                            gates.rows));
   }
   Print(text);
 }
@@ -133,6 +149,9 @@ Json AsJson(const std::vector<Contestant>& models, const std::vector<BatchLatenc
       batch["models"].push_back(std::move(model));
     }
     json["batches"].push_back(std::move(batch));
+  }
+  if (const GateCounts gates = CountGates(models); gates.rows > 0) {
+    json["gate"] = {{"rows", gates.rows}, {"rows_in_4_bits", gates.easy}};
   }
   return json;
 }

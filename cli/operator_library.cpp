@@ -1,5 +1,6 @@
 #include "cli/operator_library.h"
 
+#include <dlfcn.h>
 #include <spdlog/spdlog.h>
 
 #include "passes/analysis/inventory.h"
@@ -58,6 +59,18 @@ fs::path OperatorLibraryFor(const Model& model, const fs::path& named) {
                  model.source, kOperatorLibraryName);
   }
   return own;
+}
+
+GateCounts ReadGateCounts(const fs::path& library) {
+  GateCounts counts;
+  if (library.empty()) return counts;
+  void* loaded = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (!loaded) return counts;
+  if (void* read = dlsym(loaded, "SparsefuseGateCounts")) {
+    reinterpret_cast<void (*)(int64_t*, int64_t*)>(read)(&counts.rows, &counts.easy);
+  }
+  dlclose(loaded);
+  return counts;
 }
 
 }  // namespace sparsefuse

@@ -3,6 +3,7 @@
 #ifndef SPARSEFUSE_CLI_OPERATOR_LIBRARY_H_
 #define SPARSEFUSE_CLI_OPERATOR_LIBRARY_H_
 
+#include <cstdint>
 #include <filesystem>
 
 #include "onnx_io/model.h"
@@ -19,6 +20,13 @@ std::filesystem::path FindOperatorLibrary(const std::filesystem::path& named);
 // operators; else the tool's own. Without it the operators' function bodies run, with a warning. A
 // library that lies beside a model is never loaded unasked: the model may be a stranger's.
 std::filesystem::path OperatorLibraryFor(const Model& model, const std::filesystem::path& named);
+
+// Rows of nested layers that could be gated in this process's sessions, and how many of them were
+// read in 4 bits. Zeros where the library is not loaded.
+struct GateCounts {
+  int64_t rows = 0, easy = 0;
+};
+GateCounts ReadGateCounts(const std::filesystem::path& library);
 
 }  // namespace sparsefuse
 

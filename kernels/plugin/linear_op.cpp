@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +16,13 @@
 
 namespace sparsefuse::plugin {
 namespace {
+
+std::atomic<int64_t> gated_rows{0}, easy_gated_rows{0};
+
+void CountGatedRows(int64_t rows, int64_t easy) noexcept {
+  gated_rows.fetch_add(rows, std::memory_order_relaxed);
+  easy_gated_rows.fetch_add(easy, std::memory_order_relaxed);
+}
 
 constexpr int kVersion = 1;
 constexpr int64_t kLayout = 1;
@@ -378,6 +386,7 @@ OrtStatus* Linear::RunRows(OrtKernelContext& context, const OrtValue* x, OrtValu
   }
   if (!constant_) kernel_->prepare(weights, bytes + workspace);
   Pool pool{api_, &context};
+  int64_t easy_rows = 0;
   kernel_->run(weights, constant_ ? prepared_.get() : bytes + workspace,
                {.rows = rows,
                 .x = x_data,
@@ -385,8 +394,10 @@ OrtStatus* Linear::RunRows(OrtKernelContext& context, const OrtValue* x, OrtValu
                 .half = op_.type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
                 .activation = op_.variant.activation,
                 .gate = gate_mode_,
+                .easy_rows = &easy_rows,
                 .workspace = bytes,
                 .parallel = {.run = RunOnPool, .pool = &pool, .threads = threads_}});
+  if (IsNested(shape_.encoding) && IsGated(gate_mode_, rows)) CountGatedRows(rows, easy_rows);
   return nullptr;
 }
 
@@ -446,6 +457,11 @@ OrtStatus* InferShape(const OrtApi& api, OrtShapeInferContext& context) noexcept
 }
 
 }  // namespace
+
+GatedRows CountedGatedRows() noexcept {
+  return {gated_rows.load(std::memory_order_relaxed),
+          easy_gated_rows.load(std::memory_order_relaxed)};
+}
 
 LinearOp::LinearOp(const OrtApi& ort, const LinearVariant& kind,
                    ONNXTensorElementDataType activations) noexcept

@@ -10,6 +10,7 @@
 #include <onnxruntime_c_api.h>
 
 #include <array>
+#include <cstdint>
 
 #include "kernels/linear/linear.h"
 
@@ -35,6 +36,12 @@ struct LinearOp : OrtCustomOp {
   ONNXTensorElementDataType type;
   std::array<char, 40> name;
 };
+
+// Since the library was loaded, over all sessions.
+struct GatedRows {
+  int64_t rows, easy;
+};
+GatedRows CountedGatedRows() noexcept;
 
 }  // namespace sparsefuse::plugin
 

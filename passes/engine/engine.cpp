@@ -1,7 +1,9 @@
 #include "passes/engine/engine.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "passes/engine/ort.h"
@@ -31,6 +33,31 @@ Ort::SessionOptions Options(const SessionOptions& options) {
   }
   return result;
 }
+
+// Operators read SPARSEFUSE_GATE when they are made. Sessions that ask for a mode of their own must
+// not be made while other threads make some.
+class GateVariable {
+ public:
+  explicit GateVariable(const std::string& mode) : set_(!mode.empty()) {
+    if (!set_) return;
+    if (const char* old = std::getenv(kName)) before_ = old;
+    setenv(kName, mode.c_str(), 1);
+  }
+  ~GateVariable() {
+    if (!set_) return;
+    if (before_) {
+      setenv(kName, before_->c_str(), 1);
+    } else {
+      unsetenv(kName);
+    }
+  }
+  GateVariable(const GateVariable&) = delete;
+
+ private:
+  static constexpr const char* kName = "SPARSEFUSE_GATE";
+  bool set_;
+  std::optional<std::string> before_;
+};
 
 // The same tensor, or a copy whose address fits its element type: tensors in mapped files lie at
 // any offset.
@@ -194,6 +221,7 @@ std::vector<Ort::Value> Session::State::Run(PreparedRun& run) {
 
 Session::Session(const Model& model, const SessionOptions& options)
     : state_(std::make_unique<State>()) {
+  const GateVariable gate(options.gate);
   WithEngineErrors([&] {
     const Ort::Env& environment = Environment();
     const std::string bytes = SerializeModelWithoutWeights(model, kInPlaceBytes, state_->weights);
@@ -213,6 +241,7 @@ Session::Session(const Model& model, const SessionOptions& options)
 
 Session::Session(const std::filesystem::path& path, const SessionOptions& options)
     : state_(std::make_unique<State>()) {
+  const GateVariable gate(options.gate);
   try {
     WithEngineErrors([&] {
       const Ort::Env& environment = Environment();

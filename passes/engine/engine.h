@@ -22,7 +22,8 @@ struct SessionOptions {
   int threads = 1;                         // intra-op; inter-op is always 1
   std::filesystem::path operator_library;  // registered if not empty
   bool optimize = true;                    // false: ORT_DISABLE_ALL
-  bool lean = false;                       // no packed copies of weights, no memory kept; slower
+  std::string gate;  // SPARSEFUSE_GATE for this session's operators; empty: as the environment says
+  bool lean = false;  // no packed copies of weights, no memory kept; slower
 };
 
 struct Port {

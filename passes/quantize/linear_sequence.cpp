@@ -32,8 +32,14 @@ std::vector<int64_t> Some(std::vector<int64_t> samples, size_t at_most) {
 // A layer's input as the student computes it.
 struct InputData {
   RowStatistics fit, select;
-  ActivationRows rows;  // some of the fit split; empty where nobody is to be smoothed
+  // Some rows, where a layer is to be smoothed or gated; else empty.
+  ActivationRows fit_rows, select_rows;
 };
+
+ActivationRows Smoothed(ActivationRows rows, const std::vector<float>& smooth) {
+  for (size_t k = 0; k < smooth.size(); ++k) rows.col(static_cast<Eigen::Index>(k)) *= smooth[k];
+  return rows;
+}
 
 // Σ over rows, mean taken off or not, over the number of rows; X ⊙ smooth instead of X.
 MatrixXd Gram(const RowStatistics& statistics, bool centred, const std::vector<float>& smooth) {
@@ -88,7 +94,9 @@ class Sequence {
   void Walk(const Model& model);
   bool Advance(std::string_view from, const std::string& to);
   InputData Collect(size_t first, size_t last, std::string_view from, std::string_view to) const;
-  ActivationRows SampleRows(const Model& segment, const std::string& input, int64_t inputs) const;
+  ActivationRows SampleRows(const Model& segment, const Batches& from, const std::string& input,
+                            int64_t inputs) const;
+  void FitGateOf(QuantizedLayer& result, const LinearLayer& layer, const InputData& data) const;
   void Quantize(size_t index, const InputData* data);
   void ApplyToStudent(size_t index, std::span<const float> effective);
 
@@ -161,15 +169,15 @@ bool Sequence::Advance(std::string_view from, const std::string& to) {
   return true;
 }
 
-ActivationRows Sequence::SampleRows(const Model& segment, const std::string& input,
-                                    int64_t inputs) const {
+ActivationRows Sequence::SampleRows(const Model& segment, const Batches& from,
+                                    const std::string& input, int64_t inputs) const {
   const size_t most_batches = 4;
   std::vector<size_t> chosen;
-  for (size_t b = 0; b < fit_.size(); b += std::max<size_t>(1, fit_.size() / most_batches)) {
+  for (size_t b = 0; b < from.size(); b += std::max<size_t>(1, from.size() / most_batches)) {
     chosen.push_back(b);
   }
   Batches batches;
-  for (const size_t b : chosen) batches.push_back(fit_[b]);
+  for (const size_t b : chosen) batches.push_back(from[b]);
   const std::vector<std::vector<Tensor>> tensors =
       RunBatches({segment, batches, {input}}, context_);
   std::vector<float> values;
@@ -204,11 +212,16 @@ InputData Sequence::Collect(size_t first, size_t last, std::string_view from,
   const auto collect = [&](const Batches& batches) {
     return CollectRows(segment, {&request, 1}, batches, mask_, context_)[0];
   };
-  InputData data{collect(fit_), collect(select_), {}};
-  if (std::any_of(plans_.begin() + static_cast<ptrdiff_t>(first),
-                  plans_.begin() + static_cast<ptrdiff_t>(last),
-                  [](const LayerPlan& plan) { return plan.quantized && plan.smooth; })) {
-    data.rows = SampleRows(segment, input, layers_[first].inputs);
+  InputData data{collect(fit_), collect(select_), {}, {}};
+  for (size_t i = first; i < last; ++i) {
+    const LayerPlan& plan = plans_[i];
+    if (!plan.quantized) continue;
+    if ((plan.smooth || plan.gated) && data.fit_rows.rows() == 0) {
+      data.fit_rows = SampleRows(segment, fit_, input, layers_[i].inputs);
+    }
+    if (plan.gated && data.select_rows.rows() == 0) {
+      data.select_rows = SampleRows(segment, select_, input, layers_[i].inputs);
+    }
   }
   return data;
 }
@@ -267,7 +280,8 @@ void Sequence::Quantize(size_t index, const InputData* data) {
     std::vector<float> smoothed;
     if (result.has_data) {
       if (plan.smooth) {
-        Smoothing smoothing = ChooseSmoothing(data->rows, request.weight, plan.width, plan.rule);
+        Smoothing smoothing =
+            ChooseSmoothing(data->fit_rows, request.weight, plan.width, plan.rule);
         result.alpha = smoothing.alpha;
         result.smooth = std::move(smoothing.smooth);
       }
@@ -295,6 +309,7 @@ void Sequence::Quantize(size_t index, const InputData* data) {
       request.weight.rows = smoothed;
     }
     result.coded = SearchWeight(request);
+    if (plan.gated && result.has_data) FitGateOf(result, layer, *data);
   }
   context_.progress("quantised weights", static_cast<int64_t>(++done_),
                     static_cast<int64_t>(layers_.size()));
@@ -314,6 +329,18 @@ void Sequence::Quantize(size_t index, const InputData* data) {
     result.bias_change.assign(narrow.data(), narrow.data() + narrow.size());
   }
   if (options_.student_inputs) ApplyToStudent(index, effective);
+}
+
+void Sequence::FitGateOf(QuantizedLayer& result, const LinearLayer& layer,
+                         const InputData& data) const {
+  const CodedWeight& coded = result.coded;
+  std::vector<float> difference =
+      Decode(coded.codes, coded.scales, layer.inputs, coded.encoding, Reading::kFull);
+  const std::vector<float> high =
+      Decode(coded.codes, coded.scales, layer.inputs, coded.encoding, Reading::kHigh);
+  for (size_t i = 0; i < difference.size(); ++i) difference[i] -= high[i];
+  result.gate = FitGate(Smoothed(data.fit_rows, result.smooth),
+                        Smoothed(data.select_rows, result.smooth), difference, layer.outputs);
 }
 
 void Sequence::ApplyToStudent(size_t index, std::span<const float> effective) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "passes/framework/context.h"
+#include "passes/quantize/gate.h"
 #include "passes/quantize/linear.h"
 #include "passes/quantize/weight_search.h"
 
@@ -23,6 +24,7 @@ struct LayerPlan {
   FeedbackUse feedback = FeedbackUse::kMeasured;
   std::string no_feedback = {};  // why, where the plan rules it out
   bool smooth = false;           // may be smoothed
+  bool gated = false;            // nested weights of its own: a gate is fitted
 };
 
 struct SequenceOptions {
@@ -37,6 +39,7 @@ struct QuantizedLayer {
   double alpha = 0;                // of smoothing
   std::vector<float> smooth;       // [K]; empty: none
   std::vector<float> bias_change;  // [N]; empty: none
+  FittedGate gate;                 // of nested weights
   bool has_data = false;
   std::string no_feedback;  // why there was none, apart from measurement
 };

@@ -156,6 +156,8 @@ class Quantize final : public Pass {
                                            : FeedbackUse::kMeasured;
     options.smooth = params_.Bool("smooth");
     options.share8 = params_.Double("nested_share");
+    options.gate_share = params_.Double("gate_share");
+    options.max_flips = params_.Double("max_flips");
     options.scale_inputs = params_.Int("scale_inputs");
     options.block = params_.Int("block");
     options.fail_on_nonfinite = params_.String("on_nonfinite") == "fail";
@@ -271,6 +273,17 @@ const PassInfo kQuantize =
            .otherwise = 0.5,
            .summary = "Of nested weights: how much the 8-bit reading counts against the 4-bit "
                       "reading.",
+           .min = 0,
+           .max = 1},
+          {.name = "gate_share",
+           .otherwise = 0.5,
+           .summary = "Of nested weights: share of the rows that may be read in 4 bits, those that "
+                      "lose least, where at most 8 rows come at a time (needs data); 0: none.",
+           .min = 0,
+           .max = 1},
+          {.name = "max_flips",
+           .otherwise = 0.01,
+           .summary = "Share of the answers that this may change; gate_share gives way.",
            .min = 0,
            .max = 1},
           {.name = "on_nonfinite",

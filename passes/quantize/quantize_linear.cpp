@@ -12,6 +12,7 @@
 #include "passes/lower/matmul_nbits.h"
 #include "passes/lower/unpack_filters.h"
 #include "passes/quantize/embedding.h"
+#include "passes/quantize/gate_share.h"
 #include "passes/quantize/input_shapes.h"
 #include "passes/quantize/linear.h"
 #include "passes/quantize/linear_forms.h"
@@ -103,6 +104,10 @@ class LinearQuantizer {
     for (const EmbeddingTable& table : tables_) EmitTable(table);
     if (total_.parameters > 0) stats_.findings.push_back(Totals(total_));
     RemoveUnused(model_.graph(), std::move(replaced_));
+    if (!gated_.empty()) {
+      stats_.findings.push_back(
+          ChooseGateShare(model_, gated_, options_.gate_share, options_.max_flips, context_));
+    }
   }
 
  private:
@@ -193,6 +198,7 @@ class LinearQuantizer {
     } else if (plan.feedback == FeedbackUse::kNever) {
       plan.no_feedback = "turned off";
     }
+    plan.gated = IsNested(plan.rule.encoding) && options_.gate_share > 0 && !shared;
     plan.smooth = options_.smooth && choice.form == LinearForm::kCustom && !shared && !tied_[index];
     return plan;
   }
@@ -257,6 +263,7 @@ class LinearQuantizer {
     } else {
       stored.weight = ToOperatorWeight(coded, layer.inputs, layer.outputs);
       stored.weight.smooth = quantized_[first].smooth;
+      stored.weight.gate = quantized_[first].gate.gate;
       StoreWeight(stored, first);
     }
     total_.Add(stored.bytes);
@@ -331,6 +338,9 @@ class LinearQuantizer {
     if (choice.form == LinearForm::kCustom) {
       EmitLinear(model_, builder_, layer.input, stored.layout1, stored.weight, bias,
                  Activation::kNone, layer.output);
+      if (!quantized.gate.gate.empty()) {
+        gated_.push_back({layer.output->name(), &quantized.gate});
+      }
     } else if (quantized.coded.encoding == Encoding::kInt4) {
       EmitMatMulNBits(model_, builder_, layer.input, stored.blocked, bias, layer.output);
     } else {
@@ -406,6 +416,7 @@ class LinearQuantizer {
   std::vector<LayerPlan> plans_;
   std::vector<QuantizedLayer> quantized_;
   std::map<size_t, Stored> stored_;  // by the first layer with the weight
+  std::vector<GatedLayer> gated_;
   StoredBytes total_;
   std::set<Value*> float_weights_, replaced_;
 };

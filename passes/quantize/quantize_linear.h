@@ -17,6 +17,8 @@ struct LinearOptions {
   FeedbackUse feedback = FeedbackUse::kMeasured;
   bool smooth = true;
   double share8 = 0.5;         // of nested weights (rounding.h)
+  double gate_share = 0;       // of the rows that nested weights are to read in 4 bits
+  double max_flips = 1;        // share of answers that the gate may change
   int64_t scale_inputs = 512;  // that share a scale, of int4 and nested; a multiple of 64
   int64_t block = 128;         // the same of MatMulNBits
   bool fail_on_nonfinite = false;
