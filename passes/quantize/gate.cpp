@@ -15,7 +15,6 @@ using Eigen::VectorXd;
 
 constexpr double kEnoughExplained = 0.9;
 constexpr double kMostBytes = 0.03;  // of the weights', a byte each
-constexpr int64_t kSketchSizes[] = {2, 4, 8, 16, 32, 64};
 
 // r ≈ a·size + b.
 struct Line {
@@ -73,16 +72,16 @@ FittedGate FitGate(const ActivationRows& fit, const ActivationRows& select,
   if (best.r_squared < kEnoughExplained) {
     // moved = V·Λ^½·Uᵀ: the first rows of Uᵀ·d.
     const Eigenpairs pairs = SymmetricEigen(moved * moved.transpose());
-    const auto most =
+    const auto bytes =
         static_cast<int64_t>(kMostBytes / sizeof(float) * static_cast<double>(outputs));
-    for (const int64_t size : kSketchSizes) {
-      if (size > std::min<int64_t>({most, moved.rows(), kMaxSketchRows})) break;
-      if (!(pairs.values(size - 1) > 1e-12 * pairs.values(0))) break;
+    const int64_t rank = (pairs.values.array() > 1e-12 * pairs.values(0)).count();
+    const int64_t most = std::min({bytes, rank, kMaxSketchRows});
+    for (int64_t size = 2; size <= most && best.r_squared < kEnoughExplained;
+         size = size < most ? std::min(2 * size, most) : most + 1) {
       const MatrixXd u = moved.transpose() * pairs.vectors.leftCols(size) *
                          pairs.values.head(size).cwiseSqrt().cwiseInverse().asDiagonal();
       Candidate candidate = try_sketch(u.transpose() * d);
       if (candidate.r_squared > best.r_squared) best = std::move(candidate);
-      if (best.r_squared >= kEnoughExplained) break;
     }
   }
   FittedGate result{.gate = {static_cast<float>(best.line.a), static_cast<float>(best.line.b), 0,

@@ -204,6 +204,20 @@ TEST_CASE("SPARSEFUSE_GATE says when rows may be read in 4 bits") {
     const GateVariable always("always");
     CHECK(is_easy(20));
   }
+  const Ort::Session keeps_it_loaded = Load(LayerParts(layer).Model());
+  void* library = dlopen(SPARSEFUSE_OPS_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
+  REQUIRE(library);
+  auto* count =
+      reinterpret_cast<void (*)(int64_t*, int64_t*)>(dlsym(library, "SparsefuseGateCounts"));
+  REQUIRE(count);
+  int64_t rows = 0, easy = 0, more_rows = 0, more_easy = 0;
+  count(&rows, &easy);
+  is_easy(5);
+  is_easy(9);  // not gated
+  count(&more_rows, &more_easy);
+  CHECK(more_rows - rows == 5);
+  CHECK(more_easy - easy == 5);
+  dlclose(library);
   const GateVariable wrong("sometimes");
   REQUIRE_THROWS_WITH(Load(LayerParts(layer).Model()),
                       Catch::Contains("SPARSEFUSE_GATE=sometimes is none of off, decode, always"));
