@@ -169,6 +169,15 @@ NodeModel Bits4Model(int64_t inputs, int64_t outputs, int64_t block) {
   return model;
 }
 
+// Every row is easy, as the largest sketch that quantize fits tells: 3 % of the weights' bytes.
+std::vector<float> SketchGate(int64_t inputs, int64_t outputs) {
+  const auto rows = static_cast<int64_t>(0.03 / sizeof(float) * static_cast<double>(outputs));
+  std::vector<float> gate = {1, 0, 1e30f, static_cast<float>(rows)};
+  const std::vector<float> sketch = RandomRows(rows, inputs, 3);
+  gate.insert(gate.end(), sketch.begin(), sketch.end());
+  return gate;
+}
+
 // Keeps a share of the quads of every panel, a multiple of 16.
 void Thin(LinearLayer& layer, double density) {
   const auto quads = static_cast<size_t>(QuadCount(layer.shape.inputs));
@@ -223,6 +232,16 @@ std::vector<Contender> Contenders(int64_t inputs, int64_t outputs, const Argumen
                        },
                        bits * weights * density, density, true});
       }
+      if (!IsNested(encoding)) continue;
+      std::ostringstream title;
+      title << name << " in 4 bits, by a sketch " << density;
+      all.push_back({title.str(),
+                     [=] {
+                       LinearLayer layer = MakeLayer(inputs, outputs, encoding, density);
+                       layer.gate = SketchGate(inputs, outputs);
+                       return LayerParts(layer).Model();
+                     },
+                     0.5 * weights * density, density, true});
     }
   }
   return all;
