@@ -24,7 +24,7 @@ struct FittedGate {
 // difference: W₈ − W₄ as rows [N, K]; fit, select: rows of X ⊙ smooth. Taken is ‖x‖ if it explains
 // 90 % of the variance of r over the select rows, else the smallest sketch that does, else what
 // explains most. Sketches span the directions in which W₈ − W₄ moves the fit rows most; they take
-// at most 3 % of the weights' bytes. None without rows in both, or where nothing differs.
+// at most 0.7 % of the weights' bytes. None without rows in both, or where nothing differs.
 FittedGate FitGate(const ActivationRows& fit, const ActivationRows& select,
                    std::span<const float> difference, int64_t outputs);
 

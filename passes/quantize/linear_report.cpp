@@ -71,6 +71,12 @@ std::string Describe(const LayerReport& report) {
   if (IsNested(coded.encoding) && coded.error > 0) {
     text += fmt::format(", {:.0f} times that in the 4-bit reading", coded.error_high / coded.error);
   }
+  if (const FittedGate& gate = report.quantized->gate; !gate.gate.empty()) {
+    text += fmt::format(
+        ", gate by {} (R² {:.2f})",
+        gate.sketch_rows > 0 ? fmt::format("a sketch of {}", gate.sketch_rows) : std::string("‖x‖"),
+        gate.r_squared);
+  }
   return text;
 }
 

@@ -169,9 +169,10 @@ NodeModel Bits4Model(int64_t inputs, int64_t outputs, int64_t block) {
   return model;
 }
 
-// Every row is easy, as the largest sketch that quantize fits tells: 3 % of the weights' bytes.
+// Every row is easy, as the largest sketch that quantize fits tells: 0.7 % of the
+// weights' bytes.
 std::vector<float> SketchGate(int64_t inputs, int64_t outputs) {
-  const auto rows = static_cast<int64_t>(0.03 / sizeof(float) * static_cast<double>(outputs));
+  const auto rows = static_cast<int64_t>(0.007 / sizeof(float) * static_cast<double>(outputs));
   std::vector<float> gate = {1, 0, 1e30f, static_cast<float>(rows)};
   const std::vector<float> sketch = RandomRows(rows, inputs, 3);
   gate.insert(gate.end(), sketch.begin(), sketch.end());

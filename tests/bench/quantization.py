@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import onnx.version_converter  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
-from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: E402
+from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static  # noqa: E402
 from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: E402
 
 import compare  # noqa: E402
@@ -50,8 +50,8 @@ OURS = {
     "MatMulNBits 32": {"weights": "int4", "block": 32, "emit": "standard"},
     "MatMulNBits 128": {"weights": "int4", "block": 128, "emit": "standard"},
 }
-THEIRS = ("ORT dynamic int8", "ORT default 32", "ORT default 128", "ORT HQQ 32", "ORT HQQ 128",
-          "ORT GPTQ 32", "ORT GPTQ 128")
+THEIRS = ("ORT dynamic int8", "ORT static int8", "ORT default 32", "ORT default 128", "ORT HQQ 32",
+          "ORT HQQ 128", "ORT GPTQ 32", "ORT GPTQ 128")
 PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulNBits", "DynamicQuantizeMatMul",
             "MatMulIntegerToFloat"}
 
@@ -169,6 +169,13 @@ def ort_quantised(way, path, folder, scratch):
     if way == "ORT dynamic int8":
         quantize_dynamic(str(prepared), str(target), per_channel=True, weight_type=QuantType.QInt8,
                          op_types_to_quantize=["MatMul"])
+        return target
+    if way == "ORT static int8":
+        data = compare.inputs(folder / "calibration.npz")
+        reader = compare.Reader(data, compare.fixed_batch(compare.session(path)) or 16)
+        quantize_static(str(prepared), str(target), reader, per_channel=True,
+                        weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
+                        op_types_to_quantize=["MatMul"])
         return target
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
     _, kind, block = way.split()

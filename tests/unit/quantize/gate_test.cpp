@@ -59,8 +59,8 @@ TEST_CASE("a difference that scales with the row is told from its size alone") {
 TEST_CASE("a difference along few directions takes a sketch of them") {
   // W₈ − W₄ sees 13 directions of 64: ‖x‖ says nothing about it.
   const ActivationRows fit = NormalRows(200, 64, 1), select = NormalRows(100, 64, 2);
-  const ActivationRows difference = NormalRows(2000, 13, 3) * NormalRows(13, 64, 4);
-  const FittedGate fitted = FitGate(fit, select, Flat(difference), 2000);
+  const ActivationRows difference = NormalRows(8000, 13, 3) * NormalRows(13, 64, 4);
+  const FittedGate fitted = FitGate(fit, select, Flat(difference), 8000);
   REQUIRE((fitted.sketch_rows == 8 || fitted.sketch_rows == 13));
   REQUIRE(fitted.gate.size() == static_cast<size_t>(4 + fitted.sketch_rows * 64));
   CHECK(fitted.r_squared > 0.9);
@@ -78,7 +78,7 @@ TEST_CASE("a difference along few directions takes a sketch of them") {
   CHECK(std::all_of(rows.begin(), rows.begin() + 15, [](const auto& row) { return row.second; }));
   CHECK(std::none_of(rows.begin() + 45, rows.end(), [](const auto& row) { return row.second; }));
 
-  // 3 % of the bytes of 100 outputs are no sketch.
+  // 0.7 % of the bytes of 100 outputs are no sketch.
   const FittedGate small = FitGate(fit, select, Flat(difference.topRows(100).eval()), 100);
   CHECK(small.sketch_rows == 0);
   CHECK(small.r_squared < 0.5);
