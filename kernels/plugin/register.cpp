@@ -71,8 +71,8 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   return domain.AddTo(options);
 }
 
-// Rows of nested layers that could be gated since the library was loaded, and how many of them were read
-// in 4 bits.
+// Rows of nested layers that could be gated since the library was loaded, and how many of them were
+// read in 4 bits.
 extern "C" __attribute__((visibility("default"))) void SparsefuseGateCounts(
     int64_t* rows, int64_t* easy) noexcept {
   const auto counts = sparsefuse::plugin::CountedGatedRows();
