@@ -190,7 +190,9 @@ void Compression::Check() {
         reference_, [&] { return Session(path, OptionsFor(student_, in_.context.threads)); },
         exactness, config_.verification.min_cosine);
     if (report_.custom_operators) {
-      const Session with(path, OptionsFor(student_, in_.context.threads));
+      SessionOptions options = OptionsFor(student_, in_.context.threads);
+      options.gate = "off";  // bodies read nested weights in 8 bits
+      const Session with(path, options);
       const Session without(path, {.threads = in_.context.threads, .operator_library = {}});
       report_.bodies = VerifyBodies(reference_, with, without);
     }

@@ -105,5 +105,31 @@ TEST_CASE("every preset makes a verified model of the demo") {
   }
 }
 
+TEST_CASE("a gated model is verified by its 8-bit reading, and benchmark counts its easy rows",
+          "[large]") {
+  const TempDir dir;
+  WriteFile(dir / "config.json", R"({"measure": false, "passes": [
+      {"type": "raise-opset"}, {"type": "fold-constants"}, {"type": "remove-dead"},
+      {"type": "quantize", "weights": "nested", "gate_share": 1, "nested_encoding": "nested1", "max_flips": 1}]})");
+  setenv("SPARSEFUSE_GATE", "always", 1);
+  const RunResult made =
+      RunTool({"compress", "-c", dir / "config.json", "-m", Demo() / "model.onnx", "-o",
+               dir / "out", "--calibration-data", Demo() / "calibration.npz"});
+  unsetenv("SPARSEFUSE_GATE");
+  INFO(made.out << made.err);
+  REQUIRE(made.exit_code == 0);
+  CHECK_THAT(made.out, Catch::Contains("gate: 100 % of the rows of "));
+  const auto count = [&](const char* shape) {
+    const RunResult run = RunTool({"benchmark", "-m", dir / "out/model.onnx", "--shape", shape,
+                                   "--batch", "1", "--format", "json"});
+    REQUIRE(run.exit_code == 0);
+    return json::parse(run.out)["gate"];
+  };
+  const json few = count("input_ids=1x8");
+  CHECK(few["rows"] > 0);
+  CHECK(few["rows_in_4_bits"].get<double>() > 0.3 * few["rows"].get<double>());
+  CHECK(count("input_ids=1x9").is_null());
+}
+
 }  // namespace
 }  // namespace sparsefuse::test
