@@ -66,14 +66,27 @@ std::vector<Target> Targets(StudentWalk& walk, const Item& item, const PairStati
   return targets;
 }
 
+bool IsWhole(const Item& item) {
+  return static_cast<int64_t>(item.rows.size()) == item.matrix.inputs;
+}
+
 Refit Solve(const Item& item, const PairStatistics& pair, const Target& target) {
   const std::vector<Index>& rows = item.rows;
   const MatrixXd weight = Weight(item.matrix);
+  if (IsWhole(item) && !item.matrix.bias) {
+    // A bias would be one more node to run: moments about zero instead.
+    const VectorXd& mean = pair.student_mean;
+    const DampedCholesky cholesky =
+        Decompose(pair.student_gram / pair.count + mean * mean.transpose());
+    return {
+        cholesky.Solve(target.cross + mean * target.mean.transpose() + cholesky.damping * weight),
+        Bias(item.matrix)};
+  }
   Refit refit{MatrixXd::Zero(weight.rows(), weight.cols()), target.mean};
   if (rows.empty()) return refit;
   const DampedCholesky cholesky = Decompose(pair.student_gram(rows, rows) / pair.count);
-  refit.weight(rows, Eigen::all) = cholesky.Solve(target.cross(rows, Eigen::all) +
-                                                  cholesky.damping * weight(rows, Eigen::all));
+  refit.weight(rows, Eigen::all) =
+      cholesky.Solve(target.cross(rows, Eigen::all) + cholesky.damping * weight(rows, Eigen::all));
   refit.bias -= refit.weight.transpose() * pair.student_mean;
   return refit;
 }
@@ -84,7 +97,7 @@ void SolveOne(StudentWalk& walk, const Item& item) {
   std::vector<Target> targets = Targets(walk, item, statistics);
   double least = std::numeric_limits<double>::infinity();
   Model best = walk.student().Clone();
-  if (static_cast<int64_t>(item.rows.size()) == item.matrix.inputs) {
+  if (IsWhole(item)) {
     // As it is, it meets the first.
     targets.erase(targets.begin());
     if (targets.empty()) return;

@@ -34,7 +34,8 @@ enum class Repair {
 // where Z and z are the moments of the output that is wanted: with Ĥ what the student has, with
 // αC + (1 − α)Ĥ for α of 1 and ½ the original's, or, where the output is added to a residual
 // stream, what brings that stream half or all the way back to the original's. Taken is what makes
-// the block's output on the select split differ least from the original's. Products that met fewer
+// the block's output on the select split differ least from the original's. Later products without
+// a bias get none: their moments are about zero. Products that met fewer
 // than 4 rows of data an input keep to what the student has.
 Model RepairSurvivors(Evidence& evidence, std::span<const Choice> choices, Repair repair);
 

@@ -164,8 +164,9 @@ class ConvolutionQuantizer {
     Built built = BuildBest(variant);
     const Distance distance = Measure(built.model);
     if (!distance.IsClose()) {
-      why_float_ = fmt::format("int8 is too far from float (cosine {:.3f}, agreement {:.3f})",
-                               distance.cosine, distance.agreement);
+      why_float_ =
+          fmt::format("coded, the model is too far from float (cosine {:.3f}, agreement {:.3f})",
+                      distance.cosine, distance.agreement);
       return false;
     }
     Report(variant, built);

@@ -4,13 +4,14 @@
 
 #include <algorithm>
 
+#include "kernels/linear/gate.h"
 #include "passes/engine/evaluate.h"
 
 namespace sparsefuse {
 namespace {
 
-constexpr size_t kGateInput = 5;
-constexpr size_t kThreshold = 2;
+constexpr size_t kGateInput = 5;  // of nested operators (docs/formats.md)
+constexpr size_t kThreshold = 2;  // τ's place in it
 constexpr size_t kMostSamples = 128;
 constexpr double kShares[] = {1, 0.75, 0.5, 0.25};
 
@@ -21,7 +22,7 @@ void SetGates(Model& model, const std::vector<GatedLayer>& layers, double share)
     if (share > 0) {
       values[kThreshold] = GateThreshold(layer.gate->estimates, share);
     } else {
-      values.assign(kThreshold + 2, 0);  // never
+      values.assign(static_cast<size_t>(kGateHeader), 0);  // never
     }
     gate->set_initializer(Tensor::Of({static_cast<int64_t>(values.size())}, values));
   }

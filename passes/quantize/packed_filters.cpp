@@ -21,7 +21,7 @@ constexpr int kMostMultiplier = 8;
 // Codes that max|w| is worth: from a little room above it to a little clipping (7·8 = 56).
 constexpr int kFewestSteps = 40;
 constexpr int kMostSteps = 72;
-constexpr int kSweeps = 20;  // at most; about 5 are needed
+constexpr int kSweeps = 20;  // at most
 
 double Nearest(double w, double step) { return std::clamp(RoundHalfEven(w / step), -8.0, 7.0); }
 
