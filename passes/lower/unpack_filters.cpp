@@ -15,8 +15,8 @@ constexpr int64_t kFunctionsIrVersion = 8;  // the first with model-local functi
 void AddFunction(Model& model) {
   if (model.FindFunction(kOperatorDomain, kUnpackFilters)) return;
   Function* function =
-      model.AddFunction(std::string(kOperatorDomain), std::string(kUnpackFilters), {"packed", "multipliers", "dims"}, {},
-                        {{"", model.opset()}});
+      model.AddFunction(std::string(kOperatorDomain), std::string(kUnpackFilters),
+                        {"packed", "multipliers", "dims"}, {}, {{"", model.opset()}});
   Graph& body = *function->body;
   Builder b(body, Builder::Constants::kNodes);
   Value* bytes = b.Cast(body.FindValue("packed"), DType::kFloat);

@@ -84,9 +84,8 @@ std::optional<Drift> StudentWalk::DriftAfter(const MatrixView& product) {
   if (sum == product.output) return std::nullopt;
   const Model theirs = Segment(teacher_, from_, to), ours = Segment(student_, from_, to);
   // An addition may broadcast; then the rows are others.
-  const std::vector<Tensor> sample =
-      RunBatches({theirs, {teacher_feeds_.fit.front()}, {product.output->name(), sum->name()}},
-                 context_)[0];
+  const std::vector<Tensor> sample = RunBatches(
+      {theirs, {teacher_feeds_.fit.front()}, {product.output->name(), sum->name()}}, context_)[0];
   if (sample[0].dims() != sample[1].dims()) return std::nullopt;
   const RowPair pair{OutputRows(product, sum->name()), InputRows(product)};
   const auto cross = [&](const Model& model, const Batches& feeds) {

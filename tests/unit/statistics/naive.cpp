@@ -66,8 +66,8 @@ Eigen::MatrixXd Stack(const std::vector<Eigen::MatrixXd>& parts) {
   return all;
 }
 
-Eigen::MatrixXd Fetch(const Model& model, const std::vector<Feeds>& batches, const std::string& tensor,
-               int64_t axis) {
+Eigen::MatrixXd Fetch(const Model& model, const std::vector<Feeds>& batches,
+                      const std::string& tensor, int64_t axis) {
   std::vector<Eigen::MatrixXd> parts;
   for (const Feeds& feeds : batches) parts.push_back(RowsOf(RunOne(model, feeds, tensor), axis));
   return Stack(parts);

@@ -65,8 +65,7 @@ TEST_CASE("what a student's product sees, and how far the stream after it has dr
     added.push_back(i);
     REQUIRE(product.output->has_single_use());
     const std::string stream = product.output->uses()[0].node->output(0)->name();
-    const MatrixXd difference =
-        rows(model, stream) - rows(walk.student(), stream);
+    const MatrixXd difference = rows(model, stream) - rows(walk.student(), stream);
     REQUIRE(difference.norm() > 0);
     CHECK(test::Difference(drift->cross, test::CrossOf(x_hat, difference)) < 10 * kTolerance);
     CHECK(test::Difference(drift->mean, test::MomentsOf(difference).mean) < 10 * kTolerance);
@@ -82,9 +81,8 @@ TEST_CASE("there is no stream where an addition broadcasts or a model ends") {
       <float[4,2] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,2] v = {1, 0, 0, 1, 1, 0, 0, 1}>
       { p = MatMul(x, w) y = Add(p, s) z = MatMul(x, v) })");
   const test::TempDir folder;
-  test::WriteFile(folder / "data.npz",
-                  test::NpzBytes({{"x", test::RandomTensor({5, 1, 4}, 1)},
-                                  {"s", test::RandomTensor({5, 3, 2}, 2)}}));
+  test::WriteFile(folder / "data.npz", test::NpzBytes({{"x", test::RandomTensor({5, 1, 4}, 1)},
+                                                       {"s", test::RandomTensor({5, 3, 2}, 2)}}));
   const Dataset data = Dataset::Load(folder / "data.npz", model);
   Context context;
   context.calibration = &data;
