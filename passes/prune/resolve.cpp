@@ -19,8 +19,6 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr double kRowsPerInput = 4;
-
 // A product to solve anew.
 struct Item {
   MatrixView matrix;
@@ -37,51 +35,14 @@ std::vector<Index> RowsThatStay(const Consumer& consumer, std::span<const int64_
   return rows;
 }
 
-// What a product's output should be, as moments with its X in the student, divided by the rows.
-struct Target {
-  MatrixXd cross;  // [n, m], centred
-  VectorXd mean;   // [m]
-};
-
-// The original's output, or what keeps the residual stream the original's.
-std::vector<Target> Targets(StudentWalk& walk, const Item& item, const PairStatistics& pair) {
-  const MatrixXd weight = Weight(item.matrix);
-  const VectorXd bias = Bias(item.matrix);
-  const auto blend = [&](double share) {
-    return Target{
-        (share * pair.cross + (1 - share) * pair.student_gram) * weight / pair.count,
-        weight.transpose() * (share * pair.teacher_mean + (1 - share) * pair.student_mean) + bias};
-  };
-  const bool enough = pair.count >= kRowsPerInput * static_cast<double>(item.matrix.inputs);
-  std::vector<Target> targets = {blend(0)};
-  if (!enough) return targets;
-  targets.push_back(blend(0.5));
-  targets.push_back(blend(1));
-  if (const std::optional<Drift> drift = walk.DriftAfter(item.matrix)) {
-    for (const double share : {0.5, 1.0}) {
-      targets.push_back({targets[0].cross + share * drift->cross / pair.count,
-                         targets[0].mean + share * drift->mean});
-    }
-  }
-  return targets;
-}
-
 bool IsWhole(const Item& item) {
   return static_cast<int64_t>(item.rows.size()) == item.matrix.inputs;
 }
 
-Refit Solve(const Item& item, const PairStatistics& pair, const Target& target) {
+Refit Solve(const Item& item, const PairStatistics& pair, const OutputTarget& target) {
+  if (IsWhole(item)) return SolveWhole(item.matrix, pair, target, item.matrix.bias != nullptr);
   const std::vector<Index>& rows = item.rows;
   const MatrixXd weight = Weight(item.matrix);
-  if (IsWhole(item) && !item.matrix.bias) {
-    // A bias would be one more node to run: moments about zero instead.
-    const VectorXd& mean = pair.student_mean;
-    const DampedCholesky cholesky =
-        Decompose(pair.student_gram / pair.count + mean * mean.transpose());
-    return {
-        cholesky.Solve(target.cross + mean * target.mean.transpose() + cholesky.damping * weight),
-        Bias(item.matrix)};
-  }
   Refit refit{MatrixXd::Zero(weight.rows(), weight.cols()), target.mean};
   if (rows.empty()) return refit;
   const DampedCholesky cholesky = Decompose(pair.student_gram(rows, rows) / pair.count);
@@ -93,26 +54,14 @@ Refit Solve(const Item& item, const PairStatistics& pair, const Target& target) 
 
 void SolveOne(StudentWalk& walk, const Item& item) {
   walk.Reach(*item.matrix.node);
-  const PairStatistics& statistics = walk.Inputs(item.matrix);
-  std::vector<Target> targets = Targets(walk, item, statistics);
-  double least = std::numeric_limits<double>::infinity();
-  Model best = walk.student().Clone();
-  if (IsWhole(item)) {
-    // As it is, it meets the first.
-    targets.erase(targets.begin());
-    if (targets.empty()) return;
-    least = walk.Error(best);
+  const PairStatistics& pair = walk.Inputs(item.matrix);
+  const std::vector<OutputTarget> targets = walk.Targets(item.matrix);
+  std::vector<Refit> solutions;
+  // As it is, a product that keeps its inputs meets the first target.
+  for (size_t i = IsWhole(item) ? 1 : 0; i < targets.size(); ++i) {
+    solutions.push_back(Solve(item, pair, targets[i]));
   }
-  for (const Target& target : targets) {
-    Model candidate = walk.student().Clone();
-    const Refit refit = Solve(item, statistics, target);
-    SetWeight(candidate, SameMatrix(candidate, item.matrix), refit.weight, refit.bias);
-    const double error = walk.Error(candidate);
-    if (!(error < least)) continue;
-    least = error;
-    best = std::move(candidate);
-  }
-  walk.Accept(std::move(best));
+  walk.TakeBest(item.matrix, solutions, IsWhole(item));
 }
 
 // The consumers of what goes, and every product after the first of them whose weight is its own.
@@ -129,9 +78,9 @@ std::vector<Item> ItemsInSequence(const Model& model, std::span<const Choice> ch
     const auto found = consumers.find(node);
     if (found != consumers.end()) {
       items.push_back(found->second);
-    } else if (!items.empty() && !context.Excluded(*node)) {
-      const std::optional<MatrixView> matrix = AsMatrix(*node);
-      if (!matrix || !matrix->weight->has_single_use()) continue;
+    } else if (!items.empty()) {
+      const std::optional<MatrixView> matrix = ResolvableMatrix(*node, context);
+      if (!matrix) continue;
       Item item{*matrix, std::vector<Index>(static_cast<size_t>(matrix->inputs))};
       std::iota(item.rows.begin(), item.rows.end(), 0);
       items.push_back(std::move(item));

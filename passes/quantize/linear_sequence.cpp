@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
-#include <string_view>
 
 #include "passes/quantize/input_shapes.h"
 #include "passes/quantize/smoothing.h"
-#include "passes/statistics/cuts.h"
 #include "passes/statistics/gram.h"
+#include "passes/statistics/student_walk.h"
 
 namespace sparsefuse {
 namespace {
@@ -29,8 +27,10 @@ std::vector<int64_t> Some(std::vector<int64_t> samples, size_t at_most) {
   return samples;
 }
 
-// A layer's input as the student computes it.
+// A tensor that layers read, as the student computes it.
 struct InputData {
+  const Value* tensor = nullptr;
+  VectorXd teacher_mean;  // the original's
   RowStatistics fit, select;
   // Some rows, where a layer is to be smoothed or gated; else empty.
   ActivationRows fit_rows, select_rows;
@@ -71,52 +71,49 @@ class Sequence {
   Sequence(const Model& model, const std::vector<LinearLayer>& layers,
            const std::vector<LayerPlan>& plans, const SequenceOptions& options,
            const Context& context)
-      : layers_(layers),
+      : model_(model),
+        layers_(layers),
         plans_(plans),
         options_(options),
         context_(context),
-        student_(model.Clone()),
         results_(layers.size()) {}
 
-  std::vector<QuantizedLayer> Run(const Model& model) {
-    if (!context_.calibration) {
-      for (size_t i = 0; i < layers_.size(); ++i) Quantize(i, nullptr);
-      return std::move(results_);
+  std::vector<QuantizedLayer> Run() {
+    if (context_.calibration) Start();
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      if (plans_[i].quantized) Quantize(i);
     }
-    Start(model);
-    Walk(model);
     return std::move(results_);
   }
 
  private:
-  void Start(const Model& model);
-  size_t EnoughSamples(const Model& model) const;
-  void Walk(const Model& model);
-  bool Advance(std::string_view from, const std::string& to);
-  InputData Collect(size_t first, size_t last, std::string_view from, std::string_view to) const;
-  ActivationRows SampleRows(const Model& segment, const Batches& from, const std::string& input,
-                            int64_t inputs) const;
-  void FitGateOf(QuantizedLayer& result, const LinearLayer& layer, const InputData& data) const;
-  void Quantize(size_t index, const InputData* data);
+  void Start();
+  void Quantize(size_t index);
+  size_t EnoughSamples() const;
+  void Collect(size_t index);
+  ActivationRows SampleRows(const Batches& from, const LinearLayer& layer) const;
+  void Anchor(const LinearLayer& layer, std::vector<float>& rows, VectorXd& mean_output);
+  void Search(size_t index, std::span<const float> rows);
+  void FitGateOf(QuantizedLayer& result, const LinearLayer& layer) const;
+  std::vector<float> Effective(size_t index) const;
   void ApplyToStudent(size_t index, std::span<const float> effective);
 
+  const Model& model_;
   const std::vector<LinearLayer>& layers_;
   const std::vector<LayerPlan>& plans_;
   const SequenceOptions& options_;
   const Context& context_;
-  Model student_;
   std::vector<QuantizedLayer> results_;
-  Batches fit_, select_;  // the student's, at the cut that has been reached
-  std::optional<std::string> mask_;
-  std::map<std::string, VectorXd> teacher_mean_;  // by input
-  size_t done_ = 0;
+  std::optional<StudentWalk> walk_;  // with data
+  InputData data_;                   // of the layer that is being quantised
+  int64_t done_ = 0;
 };
 
 // So that every layer meets kEnoughRowsPerInput rows, if there are that many.
-size_t Sequence::EnoughSamples(const Model& model) const {
+size_t Sequence::EnoughSamples() const {
   const int64_t fixed = context_.calibration->fixed_batch();
   const int64_t batch = fixed ? fixed : 1;
-  const std::vector<Dims> shapes = InputShapes(model, layers_, batch, context_);
+  const std::vector<Dims> shapes = InputShapes(model_, layers_, batch, context_);
   int64_t enough = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     int64_t elements = 1;
@@ -127,50 +124,22 @@ size_t Sequence::EnoughSamples(const Model& model) const {
   return std::clamp(static_cast<size_t>(enough), kFewestSamples, kMostSamples);
 }
 
-void Sequence::Start(const Model& model) {
+void Sequence::Start() {
   std::vector<MatrixView> views;
-  std::vector<RowRequest> requests;
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (!plans_[i].quantized) continue;
     if (const auto view = AsMatrix(*layers_[i].product)) views.push_back(*view);
-    const std::string& input = layers_[i].input->name();
-    if (teacher_mean_.emplace(input, VectorXd()).second) {
-      requests.push_back({.rows = {.tensor = input}, .gram = false});
-    }
   }
-  const Dataset& data = *context_.calibration;
-  const int64_t batch = ChooseBatch(model, views, context_);
-  const size_t enough = EnoughSamples(model);
-  fit_ = MakeBatches(data, Some(context_.splits.fit, enough), batch);
-  select_ = MakeBatches(data, Some(context_.splits.select, enough / 2), batch);
-  mask_ = FindPaddingMask(model, fit_);
-  const std::vector<RowStatistics> means = CollectRows(model, requests, fit_, mask_, context_);
-  for (size_t i = 0; i < requests.size(); ++i) {
-    teacher_mean_[requests[i].rows.tensor] = means[i].mean;
-  }
+  const size_t enough = EnoughSamples();
+  walk_.emplace(
+      model_, views,
+      WalkSamples{Some(context_.splits.fit, enough), Some(context_.splits.select, enough / 2)},
+      context_);
 }
 
-// To the next cut. False where the model cannot be taken apart there.
-bool Sequence::Advance(std::string_view from, const std::string& to) {
-  std::optional<Model> segment;
-  try {
-    segment = Segment(student_, from, to);
-    Segment(student_, to, "");
-  } catch (const UserError&) {
-    return false;  // the tensor's type is not known
-  }
-  for (Batches* batches : {&fit_, &select_}) {
-    std::vector<std::vector<Tensor>> results = RunBatches({*segment, *batches, {to}}, context_);
-    for (size_t b = 0; b < batches->size(); ++b) {
-      std::erase_if((*batches)[b], [&](const auto& feed) { return feed.first == from; });
-      (*batches)[b].emplace_back(to, std::move(results[b][0]));
-    }
-  }
-  return true;
-}
-
-ActivationRows Sequence::SampleRows(const Model& segment, const Batches& from,
-                                    const std::string& input, int64_t inputs) const {
+ActivationRows Sequence::SampleRows(const Batches& from, const LinearLayer& layer) const {
+  const Model segment = walk_->Part(Side::kStudent);
+  const int64_t inputs = layer.inputs;
   const size_t most_batches = 4;
   std::vector<size_t> chosen;
   for (size_t b = 0; b < from.size(); b += std::max<size_t>(1, from.size() / most_batches)) {
@@ -179,14 +148,14 @@ ActivationRows Sequence::SampleRows(const Model& segment, const Batches& from,
   Batches batches;
   for (const size_t b : chosen) batches.push_back(from[b]);
   const std::vector<std::vector<Tensor>> tensors =
-      RunBatches({segment, batches, {input}}, context_);
+      RunBatches({segment, batches, {layer.input->name()}}, context_);
   std::vector<float> values;
   const int64_t share = kSmoothingRows / static_cast<int64_t>(batches.size());
   for (size_t b = 0; b < batches.size(); ++b) {
     const Tensor& tensor = tensors[b][0];
     Dims leading = tensor.dims();
     leading.pop_back();
-    const std::vector<bool> kept = KeptRows(mask_, batches[b], leading);
+    const std::vector<bool> kept = KeptRows(walk_->mask(), batches[b], leading);
     const std::vector<float> all = tensor.ToFloats();
     std::vector<int64_t> rows;
     for (int64_t r = 0; r < tensor.size() / inputs; ++r) {
@@ -203,158 +172,172 @@ ActivationRows Sequence::SampleRows(const Model& segment, const Batches& from,
       values.data(), static_cast<Eigen::Index>(values.size()) / inputs, inputs);
 }
 
-// Of the layers [first, last), which read the same tensor.
-InputData Sequence::Collect(size_t first, size_t last, std::string_view from,
-                            std::string_view to) const {
-  const Model segment = Segment(student_, from, to);
-  const std::string& input = layers_[first].input->name();
-  const RowRequest request{.rows = {.tensor = input}};
-  const auto collect = [&](const Batches& batches) {
-    return CollectRows(segment, {&request, 1}, batches, mask_, context_)[0];
-  };
-  InputData data{collect(fit_), collect(select_), {}, {}};
-  for (size_t i = first; i < last; ++i) {
-    const LayerPlan& plan = plans_[i];
-    if (!plan.quantized) continue;
-    if ((plan.smooth || plan.gated) && data.fit_rows.rows() == 0) {
-      data.fit_rows = SampleRows(segment, fit_, input, layers_[i].inputs);
-    }
-    if (plan.gated && data.select_rows.rows() == 0) {
-      data.select_rows = SampleRows(segment, select_, input, layers_[i].inputs);
-    }
-  }
-  return data;
-}
-
-void Sequence::Walk(const Model& model) {
-  std::map<const Node*, size_t> order;
-  for (const Node* node : model.graph().TopologicalOrder()) order.emplace(node, order.size());
-  std::vector<std::string> ends = FindCuts(model);
-  ends.push_back("");
-  std::string from;
-  size_t next = 0;
-  bool advancing = true;
-  for (const std::string& to : ends) {
-    const Value* end = to.empty() ? nullptr : model.graph().FindValue(to);
-    const size_t last = end ? order.at(end->producer()) : order.size();
-    const std::string until = advancing ? to : "";
-    while (next < layers_.size() && order.at(layers_[next].product) <= last) {
-      size_t group_end = next + 1;
-      while (group_end < layers_.size() && layers_[group_end].input == layers_[next].input &&
-             order.at(layers_[group_end].product) <= last) {
-        ++group_end;
-      }
-      const bool needed = std::any_of(plans_.begin() + static_cast<ptrdiff_t>(next),
-                                      plans_.begin() + static_cast<ptrdiff_t>(group_end),
-                                      [](const LayerPlan& plan) { return plan.quantized; });
-      if (needed) {
-        const InputData data = Collect(next, group_end, from, until);
-        for (size_t i = next; i < group_end; ++i) Quantize(i, &data);
-      }
-      next = group_end;
-    }
-    if (next == layers_.size() || to.empty()) break;
-    if (advancing) advancing = Advance(from, to);
-    if (advancing) from = to;
-  }
-}
-
-void Sequence::Quantize(size_t index, const InputData* data) {
+void Sequence::Collect(size_t index) {
   const LinearLayer& layer = layers_[index];
   const LayerPlan& plan = plans_[index];
-  if (!plan.quantized) return;
+  walk_->Reach(*layer.product);
+  if (data_.tensor != layer.input) {
+    data_ = {.tensor = layer.input};
+    const auto collect = [&](Side side, const Batches& batches, bool gram) {
+      const RowRequest request{{.tensor = layer.input->name()}, gram};
+      return CollectRows(walk_->Part(side), {&request, 1}, batches, walk_->mask(), context_)[0];
+    };
+    const std::optional<MatrixView> view = AsMatrix(*layer.product);
+    if (plan.anchored && view) {
+      const PairStatistics& pair = walk_->Inputs(*view);
+      data_.teacher_mean = pair.teacher_mean;
+      data_.fit = {pair.count, pair.student_mean, {}, pair.student_gram};
+    } else {
+      data_.teacher_mean = collect(Side::kTeacher, walk_->Fit(Side::kTeacher), false).mean;
+      data_.fit = collect(Side::kStudent, walk_->Fit(Side::kStudent), true);
+    }
+    data_.select = collect(Side::kStudent, walk_->Select(Side::kStudent), true);
+  }
+  if ((plan.smooth || plan.gated) && data_.fit_rows.rows() == 0) {
+    data_.fit_rows = SampleRows(walk_->Fit(Side::kStudent), layer);
+  }
+  if (plan.gated && data_.select_rows.rows() == 0) {
+    data_.select_rows = SampleRows(walk_->Select(Side::kStudent), layer);
+  }
+}
+
+void Sequence::Anchor(const LinearLayer& layer, std::vector<float>& rows, VectorXd& mean_output) {
+  const std::optional<MatrixView> view = AsMatrix(*layer.product);
+  if (!view) return;
+  const PairStatistics& pair = walk_->Inputs(*view);
+  const std::vector<OutputTarget> targets = walk_->Targets(*view);
+  std::vector<Refit> solutions;
+  // As it is, it meets the first.
+  for (size_t i = 1; i < targets.size(); ++i) {
+    solutions.push_back(SolveWhole(*view, pair, targets[i], options_.bias_correction));
+  }
+  const std::optional<size_t> taken = walk_->TakeBest(*view, solutions, true);
+  if (!taken) return;
+  const auto& [weight, bias] = solutions[*taken];
+  const Eigen::MatrixXf narrow = weight.cast<float>();
+  rows.assign(narrow.data(), narrow.data() + narrow.size());
+  mean_output = weight.transpose() * pair.student_mean + bias - Bias(*view);
+}
+
+void Sequence::Search(size_t index, std::span<const float> rows) {
+  const LinearLayer& layer = layers_[index];
+  const LayerPlan& plan = plans_[index];
   QuantizedLayer& result = results_[index];
-  const std::vector<float> rows = layer.WeightRows();
-  result.has_data = data && data->fit.count > 0;
-  const bool shared = plan.same_as != index;
-  if (!shared) {
-    WeightRequest request{.weight = {rows, layer.inputs, layer.outputs},
-                          .rule = plan.rule,
-                          .width = plan.width,
-                          .max_clusters = options_.max_clusters,
-                          .feedback = plan.feedback,
-                          .scales = options_.scales,
-                          .threads = context_.threads};
-    result.no_feedback = plan.no_feedback;
-    MatrixXd fit, select;
-    std::vector<float> smoothed;
-    if (result.has_data) {
-      if (plan.smooth) {
-        Smoothing smoothing =
-            ChooseSmoothing(data->fit_rows, request.weight, plan.width, plan.rule);
-        result.alpha = smoothing.alpha;
-        result.smooth = std::move(smoothing.smooth);
-      }
-      // Biases make up for what is lost on average, but those of nested weights for one reading
-      // alone.
-      const bool centred = options_.bias_correction && !IsNested(plan.rule.encoding);
-      fit = Gram(data->fit, centred, result.smooth);
-      select = data->select.count > 0 ? Gram(data->select, centred, result.smooth) : fit;
-      request.fit = &fit;
-      request.select = &select;
-      const double wanted = kRowsPerInput * static_cast<double>(layer.inputs);
-      if (data->fit.count < wanted && plan.feedback != FeedbackUse::kNever) {
-        request.feedback = FeedbackUse::kNever;
-        result.no_feedback = fmt::format("{:.0f} rows of data for {} inputs, 4 an input needed",
-                                         data->fit.count, layer.inputs);
-      }
-    } else if (plan.feedback != FeedbackUse::kNever) {
-      result.no_feedback = "no calibration data";
+  WeightRequest request{.weight = {rows, layer.inputs, layer.outputs},
+                        .rule = plan.rule,
+                        .width = plan.width,
+                        .max_clusters = options_.max_clusters,
+                        .feedback = plan.feedback,
+                        .scales = options_.scales,
+                        .threads = context_.threads};
+  result.no_feedback = plan.no_feedback;
+  MatrixXd fit, select;
+  std::vector<float> smoothed;
+  if (result.has_data) {
+    if (plan.smooth) {
+      Smoothing smoothing = ChooseSmoothing(data_.fit_rows, request.weight, plan.width, plan.rule);
+      result.alpha = smoothing.alpha;
+      result.smooth = std::move(smoothing.smooth);
     }
-    if (!result.smooth.empty()) {
-      smoothed = rows;
-      for (size_t i = 0; i < smoothed.size(); ++i) {
-        smoothed[i] /= result.smooth[i % static_cast<size_t>(layer.inputs)];
-      }
-      request.weight.rows = smoothed;
+    // Biases make up for what is lost on average, but those of nested weights for one reading
+    // alone.
+    const bool centred = options_.bias_correction && !IsNested(plan.rule.encoding);
+    fit = Gram(data_.fit, centred, result.smooth);
+    select = data_.select.count > 0 ? Gram(data_.select, centred, result.smooth) : fit;
+    request.fit = &fit;
+    request.select = &select;
+    const double wanted = kRowsPerInput * static_cast<double>(layer.inputs);
+    if (data_.fit.count < wanted && plan.feedback != FeedbackUse::kNever) {
+      request.feedback = FeedbackUse::kNever;
+      result.no_feedback = fmt::format("{:.0f} rows of data for {} inputs, 4 an input needed",
+                                       data_.fit.count, layer.inputs);
     }
-    result.coded = SearchWeight(request);
-    if (plan.gated && result.has_data) FitGateOf(result, layer, *data);
+  } else if (plan.feedback != FeedbackUse::kNever) {
+    result.no_feedback = "no calibration data";
   }
-  context_.progress("quantised weights", static_cast<int64_t>(++done_),
-                    static_cast<int64_t>(layers_.size()));
-  if (!result.has_data) return;
-  const QuantizedLayer& source = results_[plan.same_as];
+  if (!result.smooth.empty()) {
+    smoothed.assign(rows.begin(), rows.end());
+    for (size_t i = 0; i < smoothed.size(); ++i) {
+      smoothed[i] /= result.smooth[i % static_cast<size_t>(layer.inputs)];
+    }
+    request.weight.rows = smoothed;
+  }
+  result.coded = SearchWeight(request);
+  if (plan.gated && result.has_data) FitGateOf(result, layer);
+}
+
+// What the codes stand for, [N, K], smoothing undone; of nested ones a blend of both readings.
+std::vector<float> Sequence::Effective(size_t index) const {
+  const QuantizedLayer& source = results_[plans_[index].same_as];
+  const int64_t inputs = layers_[index].inputs;
   std::vector<float> effective =
-      Decode(source.coded.codes, source.coded.scales, layer.inputs, source.coded.encoding);
-  if (!source.smooth.empty()) {
+      Decode(source.coded.codes, source.coded.scales, inputs, source.coded.encoding);
+  const RoundingRule& rule = plans_[index].rule;
+  if (IsNested(rule.encoding)) {
+    // Later layers make up for one student: more of what the 8-bit reading gives, which loses far
+    // less and would lose more by making up for the other's errors.
+    const auto high = static_cast<float>((1 - rule.share8) * (1 - rule.share8));
+    const std::vector<float> coarse = Decode(source.coded.codes, source.coded.scales, inputs,
+                                             source.coded.encoding, Reading::kHigh);
     for (size_t i = 0; i < effective.size(); ++i) {
-      effective[i] *= source.smooth[i % static_cast<size_t>(layer.inputs)];
+      effective[i] += high * (coarse[i] - effective[i]);
     }
   }
+  if (source.smooth.empty()) return effective;
+  for (size_t i = 0; i < effective.size(); ++i) {
+    effective[i] *= source.smooth[i % static_cast<size_t>(inputs)];
+  }
+  return effective;
+}
+
+void Sequence::Quantize(size_t index) {
+  const LinearLayer& layer = layers_[index];
+  const LayerPlan& plan = plans_[index];
+  QuantizedLayer& result = results_[index];
+  std::vector<float> rows = layer.WeightRows();
+  VectorXd mean_output;  // wanted, without the bias
+  if (walk_) {
+    Collect(index);
+    result.has_data = data_.fit.count > 0;
+    mean_output = MeanOutput(rows, layer.inputs, data_.teacher_mean);
+  }
+  if (plan.anchored && result.has_data) Anchor(layer, rows, mean_output);
+  if (plan.same_as == index) Search(index, rows);
+  context_.progress("quantised weights", ++done_, std::ssize(layers_));
+  if (!result.has_data) return;
+  const std::vector<float> effective = Effective(index);
   if (options_.bias_correction) {
-    const VectorXd change = MeanOutput(rows, layer.inputs, teacher_mean_.at(layer.input->name())) -
-                            MeanOutput(effective, layer.inputs, data->fit.mean);
-    const Eigen::VectorXf narrow = change.cast<float>();
-    result.bias_change.assign(narrow.data(), narrow.data() + narrow.size());
+    const Eigen::VectorXf change =
+        (mean_output - MeanOutput(effective, layer.inputs, data_.fit.mean)).cast<float>();
+    result.bias_change.assign(change.data(), change.data() + change.size());
   }
   if (options_.student_inputs) ApplyToStudent(index, effective);
 }
 
-void Sequence::FitGateOf(QuantizedLayer& result, const LinearLayer& layer,
-                         const InputData& data) const {
+void Sequence::FitGateOf(QuantizedLayer& result, const LinearLayer& layer) const {
   const CodedWeight& coded = result.coded;
   std::vector<float> difference =
       Decode(coded.codes, coded.scales, layer.inputs, coded.encoding, Reading::kFull);
   const std::vector<float> high =
       Decode(coded.codes, coded.scales, layer.inputs, coded.encoding, Reading::kHigh);
   for (size_t i = 0; i < difference.size(); ++i) difference[i] -= high[i];
-  result.gate = FitGate(Smoothed(data.fit_rows, result.smooth),
-                        Smoothed(data.select_rows, result.smooth), difference, layer.outputs);
+  result.gate = FitGate(Smoothed(data_.fit_rows, result.smooth),
+                        Smoothed(data_.select_rows, result.smooth), difference, layer.outputs);
 }
 
 void Sequence::ApplyToStudent(size_t index, std::span<const float> effective) {
   const LinearLayer& layer = layers_[index];
-  Node* node = student_.graph().FindValue(layer.product->output(0)->name())->producer();
-  const std::optional<MatrixView> view = AsMatrix(*node);
+  const std::optional<MatrixView> view = AsMatrix(*layer.product);
   if (!view) return;  // stays in float for those behind it
   VectorXd bias = Bias(*view);
   const std::vector<float>& change = results_[index].bias_change;
   for (size_t n = 0; n < change.size(); ++n) bias[static_cast<Eigen::Index>(n)] += change[n];
-  SetWeight(student_, *view,
+  Model student = walk_->student().Clone();
+  SetWeight(student, SameMatrix(student, *view),
             Eigen::Map<const Eigen::MatrixXf>(effective.data(), layer.inputs, layer.outputs)
                 .cast<double>(),
             bias);
+  walk_->Accept(std::move(student));
 }
 
 }  // namespace
@@ -364,7 +347,7 @@ std::vector<QuantizedLayer> QuantizeInSequence(const Model& model,
                                                const std::vector<LayerPlan>& plans,
                                                const SequenceOptions& options,
                                                const Context& context) {
-  return Sequence(model, layers, plans, options, context).Run(model);
+  return Sequence(model, layers, plans, options, context).Run();
 }
 
 }  // namespace sparsefuse

@@ -25,6 +25,7 @@ struct LayerPlan {
   std::string no_feedback = {};  // why, where the plan rules it out
   bool smooth = false;           // may be smoothed
   bool gated = false;            // nested weights of its own: a gate is fitted
+  bool anchored = false;         // the weight first makes up for what others lost before it
 };
 
 struct SequenceOptions {
@@ -47,6 +48,10 @@ struct QuantizedLayer {
 // One a layer, in their order. Without calibration data weights are searched on their own.
 //
 //   bias change = μᵀW − μ̂ᵀŴ, μ over the original's inputs, μ̂ over the student's
+//
+// An anchored layer's W is first solved anew on the student's inputs, towards the original's output
+// or residual stream, if that brings its block's output on the select split nearer to the
+// original's (StudentWalk::Targets); μᵀW is then what that solution gives on average.
 std::vector<QuantizedLayer> QuantizeInSequence(const Model& model,
                                                const std::vector<LinearLayer>& layers,
                                                const std::vector<LayerPlan>& plans,

@@ -174,6 +174,12 @@ class LinearQuantizer {
     }
     Choose();
     for (size_t i = 0; i < layers_.size(); ++i) plans_.push_back(PlanOf(i));
+    // Coarse weights lose enough for later ones to make up for.
+    bool coarse = false;
+    for (LayerPlan& plan : plans_) {
+      coarse = coarse || (plan.quantized && plan.rule.encoding != Encoding::kInt8);
+      plan.anchored = plan.anchored && coarse;
+    }
   }
 
   LayerPlan PlanOf(size_t index) const {
@@ -199,6 +205,8 @@ class LinearQuantizer {
       plan.no_feedback = "turned off";
     }
     plan.gated = IsNested(plan.rule.encoding) && options_.gate_share > 0 && !shared;
+    plan.anchored =
+        !shared && plan.feedback != FeedbackUse::kNever && options_.sequence.student_inputs;
     plan.smooth = options_.smooth && choice.form == LinearForm::kCustom && !shared && !tied_[index];
     return plan;
   }

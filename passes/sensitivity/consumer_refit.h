@@ -23,10 +23,6 @@ struct ObsModule {
 };
 ObsModule CollectObs(Evidence& evidence, const Prunable& module);
 
-struct Refit {
-  Eigen::MatrixXd weight;
-  Eigen::VectorXd bias;
-};
 // W' and b' = b + μᵀ(W − W') of consumer `index`.
 Refit RefitConsumer(const Prunable& prunable, const ObsModule& obs, size_t index,
                     std::span<const int64_t> kept);

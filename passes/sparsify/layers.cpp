@@ -11,11 +11,7 @@
 #include <utility>
 
 #include "passes/prune/knapsack.h"
-#include "passes/sensitivity/answer_output.h"
-#include "passes/sensitivity/fisher.h"
-#include "passes/sensitivity/select_kl.h"
 #include "passes/sparsify/apply.h"
-#include "passes/statistics/gram.h"
 
 namespace sparsefuse {
 namespace {
@@ -80,48 +76,30 @@ std::string ReasonInWeight(const MatrixView& matrix) {
   return "";
 }
 
-void FindImportance(const Model& model, std::span<SparseLayer* const> layers,
-                    const SparsifySettings& settings, const Context& context) {
-  std::vector<std::string> tensors;
-  for (const SparseLayer* layer : layers) tensors.push_back(layer->matrix.output->name());
-  const std::vector<std::string> unreachable =
-      Unreachable(model, FindAnswerOutput(model, context, context.splits.fit).name, tensors);
-  FisherRequest request;
-  std::vector<SparseLayer*> reached;
-  for (size_t i = 0; i < layers.size(); ++i) {
-    layers[i]->reason = unreachable[i];
-    if (!unreachable[i].empty()) continue;
-    const MatrixView& matrix = layers[i]->matrix;
-    request.columns.push_back({matrix.output->name(), matrix.node->Is("Conv"), matrix.outputs});
-    reached.push_back(layers[i]);
+void FindImportance(const Curvature& curvature, SparseLayer& layer) {
+  const std::string& output = layer.matrix.output->name();
+  const auto reason = curvature.unreachable.find(output);
+  if (reason != curvature.unreachable.end()) {
+    layer.reason = reason->second;
+    return;
   }
-  if (reached.empty()) return;
-  std::vector<int64_t> samples = context.splits.fit;
-  if (static_cast<int64_t>(samples.size()) > settings.gradient_samples) {
-    samples.resize(static_cast<size_t>(settings.gradient_samples));
-  }
-  const Fisher fisher = CollectFisher(model, request, context, samples, 2);
-  for (size_t i = 0; i < reached.size(); ++i) {
-    const VectorXd& own = fisher.columns[i];
-    // What gradients never met counts a little, not nothing.
-    reached[i]->importance =
-        (own.array() + 1e-6 * std::max(own.mean(), 1e-30)) * (0.5 / fisher.answers);
-  }
+  const VectorXd& own = curvature.outputs.at(output).columns;
+  // What gradients never met counts a little, not nothing.
+  layer.importance = (own.array() + 1e-6 * std::max(own.mean(), 1e-30)) * (0.5 / curvature.answers);
 }
 
 // Predictions, scaled by what the share asked for really costs.
-void FindLosses(const Model& model, const SelectKl& kl, SparseLayer& layer,
-                const RowStatistics& rows, const SparsifySettings& settings) {
-  const LayerProblem problem = ProblemOf(layer, rows);
+void FindLosses(Evidence& evidence, SparseLayer& layer, const SparsifySettings& settings) {
+  const LayerProblem problem = ProblemOf(layer, evidence.Input(layer.matrix));
   double least = 1e-12;  // more zeros never cost less
   for (const double share : LossShares(settings.sparsity)) {
-    const SolvedLayer solved = problem.Solve(share, settings);
-    least = std::max(least, problem.Loss(solved));
+    const Refit solution = problem.Solve(share, settings);
+    least = std::max(least, problem.Loss(solution));
     layer.losses.push_back(least);
     if (share != settings.sparsity) continue;
-    Model student = model.Clone();
-    SetWeight(student, SameMatrix(student, layer.matrix), solved.weight, solved.bias);
-    layer.correction = std::max(kl.Of(student), 1e-12) / least;
+    Model student = evidence.model().Clone();
+    SetWeight(student, SameMatrix(student, layer.matrix), solution.weight, solution.bias);
+    layer.correction = std::max(evidence.kl().Of(student), 1e-12) / least;
   }
 }
 
@@ -176,27 +154,22 @@ std::vector<SparseLayer> FindSparseLayers(const Model& model, const SparsifySett
   return layers;
 }
 
-void MeasureLayers(const Model& model, std::vector<SparseLayer>& layers,
-                   const SparsifySettings& settings, const Context& context) {
-  std::vector<SparseLayer*> open;
+void MeasureLayers(Evidence& evidence, std::vector<SparseLayer>& layers,
+                   const SparsifySettings& settings) {
+  int64_t done = 0;
   for (SparseLayer& layer : layers) {
-    if (layer.reason.empty()) open.push_back(&layer);
-  }
-  if (settings.by_loss && !open.empty()) FindImportance(model, open, settings, context);
-  std::erase_if(open, [](const SparseLayer* layer) { return !layer->reason.empty(); });
-  if (open.empty()) return;
-  const SelectKl kl(model, context);
-  const std::vector<const SparseLayer*> seen(open.begin(), open.end());
-  CollectInputs(model, seen, settings.by_loss, context, [&](size_t i, const RowStatistics& rows) {
-    SparseLayer& layer = *open[i];
-    if (rows.count < kRowsPerInput * static_cast<double>(layer.matrix.inputs)) {
+    evidence.context().progress("losses", done++, std::ssize(layers));
+    if (layer.reason.empty() && settings.by_loss) FindImportance(evidence.curvature(), layer);
+    if (!layer.reason.empty()) continue;
+    const double count = evidence.Input(layer.matrix).count;
+    if (count < kRowsPerInput * static_cast<double>(layer.matrix.inputs)) {
       layer.reason = fmt::format("{} rows of data for {} inputs; 4 times as many are needed",
-                                 static_cast<int64_t>(rows.count), layer.matrix.inputs);
+                                 static_cast<int64_t>(count), layer.matrix.inputs);
     } else if (settings.by_loss) {
-      FindLosses(model, kl, layer, rows, settings);
+      FindLosses(evidence, layer, settings);
     }
-    context.progress("losses", static_cast<int64_t>(i + 1), static_cast<int64_t>(open.size()));
-  });
+  }
+  evidence.context().progress("losses", done, std::ssize(layers));
 }
 
 std::vector<double> DistributeShares(std::span<const SparseLayer> layers,

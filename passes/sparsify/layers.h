@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "passes/framework/context.h"
+#include "passes/sensitivity/evidence.h"
 #include "passes/sparsify/sweep.h"
 #include "passes/statistics/matrix.h"
 
@@ -33,7 +34,6 @@ struct SparsifySettings {
   double sparsity = 0.5;
   bool by_loss = true;          // shares; else the same in every layer
   std::vector<std::string> of;  // patterns of node names; empty: all but the first and last layers
-  int64_t gradient_samples = 128;
 };
 
 struct SparseLayer {
@@ -60,9 +60,9 @@ std::vector<SparseLayer> FindSparseLayers(const Model& model, const SparsifySett
                                           const Context& context);
 
 // Importance, and with settings.by_loss losses and corrections. Layers that gradients do not reach
-// or that saw fewer than 4 rows of data an input get a reason. Needs context.calibration.
-void MeasureLayers(const Model& model, std::vector<SparseLayer>& layers,
-                   const SparsifySettings& settings, const Context& context);
+// or that saw fewer than 4 rows of data an input get a reason.
+void MeasureLayers(Evidence& evidence, std::vector<SparseLayer>& layers,
+                   const SparsifySettings& settings);
 
 // One a layer: the share of its cells that becomes zero; 0 for layers with a reason and those that
 // have as many zeros already.

@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "passes/framework/pass.h"
-#include "passes/sensitivity/select_kl.h"
+#include "passes/sensitivity/evidence.h"
 #include "passes/sparsify/apply.h"
 #include "passes/sparsify/gather.h"
 #include "passes/sparsify/layers.h"
@@ -52,7 +52,7 @@ struct Outcome {
   std::vector<double> shares;
   bool by_loss = false;
   BlockChoice choice = BlockChoice::kSweep;
-  Repair repair = Repair::kRefit;
+  bool in_sequence = false;
   double kl = 0;  // on the select split
 };
 
@@ -65,15 +65,15 @@ void Take(Outcome& best, Model model, Outcome other, const SelectKl& kl) {
 }
 
 // On the original's inputs: the same share everywhere by either choice, then shares by loss.
-Outcome ChooseZeros(const Model& original, const std::vector<SparseLayer>& layers,
-                    SparsifySettings settings, const SelectKl& kl, const Context& context) {
+Outcome ChooseZeros(Evidence& evidence, const std::vector<SparseLayer>& layers,
+                    SparsifySettings settings) {
   Outcome best;
   const auto attempt = [&](bool by_loss) {
     Outcome other{.shares = DistributeShares(layers, settings, by_loss),
                   .by_loss = by_loss,
                   .choice = settings.choice};
-    Model model = ApplyZeros(original, layers, other.shares, settings, Repair::kRefit, context);
-    Take(best, std::move(model), std::move(other), kl);
+    Model model = ApplyZeros(evidence, layers, other.shares, settings);
+    Take(best, std::move(model), std::move(other), evidence.kl());
   };
   attempt(false);
   if (settings.method == Method::kSparseGpt && IsWide(settings.pattern.pattern)) {
@@ -113,20 +113,24 @@ class Sparsify final : public Pass {
                                ? GatherUnits(model, settings.sparsity, context, stats)
                                : model.Clone();
     std::vector<SparseLayer> layers = FindSparseLayers(original, settings, context);
-    MeasureLayers(original, layers, settings, context);
+    const Structure structure = FindStructure(original);
+    const std::vector<Prunable> modules = FindPrunable(structure);
+    Evidence evidence(original, modules, context);
+    MeasureLayers(evidence, layers, settings);
     RequireLayers(layers);
-    const SelectKl kl(original, context);
-    Outcome best = ChooseZeros(original, layers, settings, kl, context);
+    Outcome best = ChooseZeros(evidence, layers, settings);
     // As with prune: layers solved in sequence come near the original's one by one, but what counts
     // is the last one's answer.
-    if (params_.String("repair") == "sequence" && settings.method == Method::kSparseGpt) {
-      settings.choice = best.choice;
+    if (params_.String("repair") == "sequence" && settings.method == Method::kSparseGpt &&
+        std::any_of(best.shares.begin(), best.shares.end(),
+                    [](double share) { return share > 0; })) {
+      Model solved = ResolveInSequence(original, *best.model, layers, best.shares,
+                                       settings.pattern.pattern, context);
       Outcome sequence{.shares = best.shares,
                        .by_loss = best.by_loss,
                        .choice = best.choice,
-                       .repair = Repair::kSequence};
-      Take(best, ApplyZeros(original, layers, best.shares, settings, Repair::kSequence, context),
-           std::move(sequence), kl);
+                       .in_sequence = true};
+      Take(best, std::move(solved), std::move(sequence), evidence.kl());
     }
     Report(*best.model, layers, settings, best, stats);
     if (stats.changed) model = std::move(*best.model);
@@ -223,8 +227,7 @@ void Sparsify::Report(const Model& model, const std::vector<SparseLayer>& layers
       made +=
           outcome.choice == BlockChoice::kSweep ? ", chosen by the sweep" : ", chosen by |w|·‖x‖";
     }
-    made += outcome.repair == Repair::kSequence ? ", the rest solved layer after layer"
-                                                : ", the rest was refitted";
+    made += outcome.in_sequence ? ", the rest solved layer after layer" : ", the rest was refitted";
   }
   stats.findings.push_back(
       {.subject = "model",

@@ -298,12 +298,13 @@ Swept DropLeast(const MatrixXd& weight, const VectorXd& x, const SweepTask& task
   return swept;
 }
 
-MatrixXd RefitGiven(const MatrixXd& weight, const MatrixXd& gram, const MatrixXd& target,
-                    const ZeroMask& zeros, Pattern pattern) {
+std::vector<MatrixXd> RefitGiven(const MatrixXd& weight, const MatrixXd& gram,
+                                 std::span<const MatrixXd> targets, const ZeroMask& zeros,
+                                 Pattern pattern) {
   // Zeros that were there before come in strips of 32.
   const CellGrid grid =
       Cells(pattern == Pattern::kBlock64 ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
-  MatrixXd refitted = MatrixXd::Zero(weight.rows(), weight.cols());
+  std::vector<MatrixXd> refitted(targets.size(), MatrixXd::Zero(weight.rows(), weight.cols()));
   for (Index c = 0; c < grid.columns; ++c) {
     const Index left = c * grid.width, width = std::min(grid.width, weight.cols() - left);
     std::vector<Index> kept;
@@ -313,8 +314,10 @@ MatrixXd RefitGiven(const MatrixXd& weight, const MatrixXd& gram, const MatrixXd
     if (kept.empty()) continue;
     const auto strip = Eigen::seqN(left, width);
     const DampedCholesky cholesky = Decompose(gram(kept, kept));
-    refitted(kept, strip) =
-        cholesky.Solve(target(kept, strip) + cholesky.damping * weight(kept, strip));
+    for (size_t t = 0; t < targets.size(); ++t) {
+      refitted[t](kept, strip) =
+          cholesky.Solve(targets[t](kept, strip) + cholesky.damping * weight(kept, strip));
+    }
   }
   return refitted;
 }

@@ -14,6 +14,8 @@
 #define SPARSEFUSE_PASSES_SPARSIFY_SWEEP_H_
 
 #include <Eigen/Core>
+#include <span>
+#include <vector>
 
 #include "passes/sparsify/pattern.h"
 
@@ -58,9 +60,12 @@ Swept DropLeast(const Eigen::MatrixXd& weight, const Eigen::VectorXd& x, const S
 // The best W' with these zeros, for patterns whose cells are wide (each strip of outputs with the
 // same zeros is one solution of size n):
 //
-//   W'_K = (H_KK + λI)⁻¹ (T_K + λ W_K),   T = C·W what the original's inputs ask for
-Eigen::MatrixXd RefitGiven(const Eigen::MatrixXd& weight, const Eigen::MatrixXd& gram,
-                           const Eigen::MatrixXd& target, const ZeroMask& zeros, Pattern pattern);
+//   W'_K = (H_KK + λI)⁻¹ (T_K + λ W_K),   T = Xᵀ·(the outputs wanted) [n, m]
+//
+// One a target.
+std::vector<Eigen::MatrixXd> RefitGiven(const Eigen::MatrixXd& weight, const Eigen::MatrixXd& gram,
+                                        std::span<const Eigen::MatrixXd> targets,
+                                        const ZeroMask& zeros, Pattern pattern);
 
 // tr(Δᵀ H Δ diag g)
 double OutputError(const Eigen::MatrixXd& gram, const Eigen::VectorXd& importance,

@@ -188,6 +188,10 @@ void RemoveUnneeded(Graph& graph) {
   }
 }
 
+bool IsTyped(const std::optional<ValueType>& type) {
+  return type && type->dtype != DType::kUndefined;
+}
+
 }  // namespace
 
 std::vector<std::string> FindCuts(const Model& model) {
@@ -216,6 +220,7 @@ std::vector<std::string> FindCuts(const Model& model) {
   for (const Value* input : graph.inputs()) {
     if (flow.InTrunk(input) && readers.count(input)) open.insert(input);
   }
+  KnownTypes types(model);
   int64_t products = 0;
   for (const Node* node : nodes) {
     if (flow.IsProduct(node)) ++products;
@@ -228,6 +233,7 @@ std::vector<std::string> FindCuts(const Model& model) {
     if (open.size() != 1) continue;
     const Value* value = *open.begin();
     if (value->is_graph_output() || value->is_graph_input()) continue;
+    if (!IsTyped(types.type(*value))) continue;
     cuts.push_back({value, products});
   }
   std::vector<std::string> names;
@@ -264,7 +270,7 @@ Model Segment(const Model& model, std::string_view from, std::string_view to) {
   Value* cut = graph.FindValue(from);
   SF_CHECK(cut && cut->producer(), "\"{}\" is no computed value of the main graph", from);
   std::optional<ValueType> type = KnownTypes(model).type(*model.graph().FindValue(from));
-  if (!type || type->dtype == DType::kUndefined) {
+  if (!IsTyped(type)) {
     throw UserError(ErrorCode::kUnsupported, "ONNX Runtime cannot infer its type")
         .At(fmt::format("tensor \"{}\"", Printable(from)));
   }

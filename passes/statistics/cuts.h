@@ -17,8 +17,8 @@ namespace sparsefuse {
 // topological order. Side values are no ways: what is computed from graph inputs without a product
 // with weights and never multiplied by weights itself (masks, positions, rotary tables, shapes).
 // Between two cuts, and before the first and after the last, there is at least one product with
-// weights: of several cuts with none in between the last is taken. Graph inputs and outputs are not
-// among them.
+// weights: of several cuts with none in between the last is taken. Values whose element type
+// ONNX Runtime cannot infer are not among them, nor are graph inputs and outputs.
 std::vector<std::string> FindCuts(const Model& model);
 
 // The part of `model` that computes `values`, any of its main graph, which become its outputs, in

@@ -39,6 +39,12 @@ std::optional<MatrixView> AsMatrix(const Node& node, std::string* reason = nullp
 Eigen::MatrixXd Weight(const MatrixView& view);  // [n, m], alpha multiplied in
 Eigen::VectorXd Bias(const MatrixView& view);  // [m], beta multiplied in; zeros where there is none
 
+// What may take the place of a product's W and b.
+struct Refit {
+  Eigen::MatrixXd weight;
+  Eigen::VectorXd bias;
+};
+
 // Replaces W and b by others of the same shape: in the constants' own layout and type; constants
 // that other nodes read are copied first. Where there was no bias one is added (an Add, Gemm's C,
 // Conv's B) unless `bias` is all zeros. `view` is of `model` and out of date afterwards; its output

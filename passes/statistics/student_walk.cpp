@@ -1,12 +1,19 @@
 #include "passes/statistics/student_walk.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "passes/statistics/cuts.h"
+#include "passes/statistics/dense.h"
 
 namespace sparsefuse {
 namespace {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+
+constexpr double kRowsPerInput = 4;
 
 // What becomes of `output` when all that is done to it is to add to it, up to `end`.
 const Value* SumWith(const Value* output, const std::string& end) {
@@ -21,15 +28,23 @@ const Value* SumWith(const Value* output, const std::string& end) {
 
 StudentWalk::StudentWalk(const Model& model, std::span<const MatrixView> products,
                          const Context& context)
+    : StudentWalk(model, products, {context.splits.fit, context.splits.select}, context) {}
+
+StudentWalk::StudentWalk(const Model& model, std::span<const MatrixView> products,
+                         const WalkSamples& samples, const Context& context)
     : teacher_(model), student_(model.Clone()), context_(context), ends_(FindCuts(model)) {
   ends_.emplace_back();
   for (const Node* node : model.graph().TopologicalOrder()) order_.emplace(node, order_.size());
   const int64_t batch = ChooseBatch(teacher_, products, context_);
   const Dataset& data = *context_.calibration;
-  teacher_feeds_ = {MakeBatches(data, context_.splits.fit, batch),
-                    MakeBatches(data, context_.splits.select, batch)};
+  teacher_feeds_ = {MakeBatches(data, samples.fit, batch),
+                    MakeBatches(data, samples.select, batch)};
   mask_ = FindPaddingMask(teacher_, teacher_feeds_.fit);
   student_feeds_ = teacher_feeds_;
+}
+
+Model StudentWalk::Part(Side side) const {
+  return Segment(side == Side::kTeacher ? teacher_ : student_, from_, ends_[segment_]);
 }
 
 // To the next cut: its tensor takes the last one's place among the feeds.
@@ -68,11 +83,10 @@ const PairStatistics& StudentWalk::Inputs(const MatrixView& product) {
   // What a convolution's window sees is its own.
   const std::string key = rows.window ? product.output->name() : rows.tensor;
   if (key == tensor_) return inputs_;
-  const std::string& to = ends_[segment_];
   const RowPair pair{rows, rows};
   std::vector<PairStatistics> found =
-      CollectPairs(Segment(teacher_, from_, to), Segment(student_, from_, to), std::span(&pair, 1),
-                   teacher_feeds_.fit, student_feeds_.fit, mask_, context_);
+      CollectPairs(Part(Side::kTeacher), Part(Side::kStudent), {&pair, 1}, teacher_feeds_.fit,
+                   student_feeds_.fit, mask_, context_);
   inputs_ = std::move(found[0]);
   tensor_ = key;
   return inputs_;
@@ -82,7 +96,7 @@ std::optional<Drift> StudentWalk::DriftAfter(const MatrixView& product) {
   const std::string& to = ends_[segment_];
   const Value* sum = SumWith(product.output, to);
   if (sum == product.output) return std::nullopt;
-  const Model theirs = Segment(teacher_, from_, to), ours = Segment(student_, from_, to);
+  const Model theirs = Part(Side::kTeacher), ours = Part(Side::kStudent);
   // An addition may broadcast; then the rows are others.
   const std::vector<Tensor> sample = RunBatches(
       {theirs, {teacher_feeds_.fit.front()}, {product.output->name(), sum->name()}}, context_)[0];
@@ -97,15 +111,36 @@ std::optional<Drift> StudentWalk::DriftAfter(const MatrixView& product) {
   return Drift{wanted.cross - found.cross, wanted.teacher_mean - found.teacher_mean};
 }
 
+std::vector<OutputTarget> StudentWalk::Targets(const MatrixView& product) {
+  const PairStatistics& pair = Inputs(product);
+  const MatrixXd weight = Weight(product);
+  const VectorXd bias = Bias(product);
+  const auto blend = [&](double share) {
+    return OutputTarget{
+        (share * pair.cross + (1 - share) * pair.student_gram) * weight / pair.count,
+        weight.transpose() * (share * pair.teacher_mean + (1 - share) * pair.student_mean) + bias};
+  };
+  std::vector<OutputTarget> targets = {blend(0)};
+  if (pair.count < kRowsPerInput * static_cast<double>(product.inputs)) return targets;
+  targets.push_back(blend(0.5));
+  targets.push_back(blend(1));
+  if (const std::optional<Drift> drift = DriftAfter(product)) {
+    for (const double share : {0.5, 1.0}) {
+      targets.push_back({targets[0].cross + share * drift->cross / pair.count,
+                         targets[0].mean + share * drift->mean});
+    }
+  }
+  return targets;
+}
+
 double StudentWalk::Error(const Model& candidate) {
-  const std::string& to = ends_[segment_];
-  const Model theirs = Segment(teacher_, from_, to);
+  const Model theirs = Part(Side::kTeacher);
   std::vector<std::string> outputs;
   for (const Value* output : theirs.graph().outputs()) outputs.push_back(output->name());
   if (expected_.empty()) {
     expected_ = RunBatches({theirs, teacher_feeds_.select, outputs}, context_);
   }
-  const Model ours = Segment(candidate, from_, to);
+  const Model ours = Segment(candidate, from_, ends_[segment_]);
   const auto found = RunBatches({ours, student_feeds_.select, outputs}, context_);
   double error = 0, energy = 0;
   for (size_t b = 0; b < expected_.size(); ++b) {
@@ -124,6 +159,50 @@ double StudentWalk::Error(const Model& candidate) {
 void StudentWalk::Accept(Model changed) {
   student_ = std::move(changed);
   changed_ = true;
+}
+
+std::optional<size_t> StudentWalk::TakeBest(const MatrixView& product,
+                                            std::span<const Refit> solutions, bool may_stay) {
+  std::optional<size_t> taken;
+  if (solutions.empty()) return taken;
+  Model best = student_.Clone();
+  double least = may_stay ? Error(best) : std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < solutions.size(); ++i) {
+    Model candidate = student_.Clone();
+    SetWeight(candidate, SameMatrix(candidate, product), solutions[i].weight, solutions[i].bias);
+    const double error = Error(candidate);
+    if ((taken || may_stay) && !(error < least)) continue;
+    least = error;
+    taken = i;
+    best = std::move(candidate);
+  }
+  if (taken) Accept(std::move(best));
+  return taken;
+}
+
+Refit SolveWhole(const MatrixView& product, const PairStatistics& pair, const OutputTarget& target,
+                 bool with_bias) {
+  const MatrixXd weight = Weight(product);
+  const VectorXd& mean = pair.student_mean;
+  if (with_bias) {
+    const DampedCholesky cholesky = Decompose(pair.student_gram / pair.count);
+    Refit refit{cholesky.Solve(target.cross + cholesky.damping * weight), target.mean};
+    refit.bias -= refit.weight.transpose() * mean;
+    return refit;
+  }
+  const VectorXd bias = Bias(product);
+  const DampedCholesky cholesky =
+      Decompose(pair.student_gram / pair.count + mean * mean.transpose());
+  return {cholesky.Solve(target.cross + mean * (target.mean - bias).transpose() +
+                         cholesky.damping * weight),
+          bias};
+}
+
+std::optional<MatrixView> ResolvableMatrix(const Node& node, const Context& context) {
+  if (context.Excluded(node)) return std::nullopt;
+  std::optional<MatrixView> matrix = AsMatrix(node);
+  if (matrix && !matrix->weight->has_single_use()) matrix.reset();
+  return matrix;
 }
 
 }  // namespace sparsefuse

@@ -21,7 +21,7 @@ import onnx.numpy_helper
 import compare
 from pruning import CLEANUP, kl
 
-MODELS = ("encoder-sst2", "gpt2-style-shakespeare", "vit-cifar10")
+MODELS = ("encoder-sst2", "vit-cifar10", "stories260k", "gpt2-style-shakespeare")
 BLOCKS = {
     "magnitude": {"method": "magnitude", "distribute": "uniform"},
     "feedback, uniform": {"distribute": "uniform"},

@@ -9,57 +9,10 @@
 #include "passes/framework/runner.h"
 #include "passes/statistics/gram.h"
 #include "tests/support/catch.h"
-#include "tests/support/support.h"
+#include "tests/support/demo.h"
 
 namespace sparsefuse {
 namespace {
-
-class Demo {
- public:
-  Demo()
-      : folder_(test::SourceDir() / "configs/demo"),
-        model_(ReadModel(folder_ / "model.onnx")),
-        data_(Dataset::Load(folder_ / "calibration.npz", model_)) {
-    context_.teacher = &model_;
-    context_.calibration = &data_;
-    context_.splits = MakeSplits(data_.size(), 0, 120);  // enough for rules to differ
-    Apply("raise-opset", nlohmann::json::object(), model_);
-    Apply("remove-dead", nlohmann::json::object(), model_);
-  }
-
-  PassStats Apply(std::string_view pass, const nlohmann::json& settings, Model& model,
-                  int threads = 1) {
-    const PassInfo* info = FindPass(pass);
-    REQUIRE(info);
-    context_.threads = threads;
-    const auto instance = info->make(Params::Parse(info->params, settings, "$"));
-    instance->Check(model, context_);
-    return instance->Run(model, context_);
-  }
-
-  Model Pruned(const nlohmann::json& settings, int threads = 1) {
-    Model model = model_.Clone();
-    CHECK(Apply("prune", settings, model, threads).changed);
-    REQUIRE_NOTHROW(Verify(model));
-    return model;
-  }
-
-  // KL per token on samples that pruning never saw.
-  double Kl(const Model& model) const {
-    const Comparison comparison =
-        CompareModels(Session(model_, {}), Session(model, {}), data_, context_.splits.audit);
-    return comparison.main().Kl();
-  }
-
-  const Model& model() const { return model_; }
-  Context& context() { return context_; }
-
- private:
-  std::filesystem::path folder_;
-  Model model_;
-  Dataset data_;
-  Context context_;
-};
 
 std::string LastProduct(const Block& block) {
   std::string name;
@@ -70,10 +23,11 @@ std::string LastProduct(const Block& block) {
 }
 
 TEST_CASE("survivors that are chosen and repaired together beat simpler rules", "[large]") {
-  Demo demo;
+  test::Demo demo(120);  // enough for rules to differ
   const auto kl = [&](const char* criterion, const char* repair) {
-    const Model model = demo.Pruned({{"ratio", 0.3}, {"criterion", criterion}, {"repair", repair}});
-    CHECK(model.WeightBytes() < demo.model().WeightBytes() * 9 / 10);
+    const Model model =
+        demo.After("prune", {{"ratio", 0.3}, {"criterion", criterion}, {"repair", repair}});
+    CHECK(model.WeightBytes() < demo.model.WeightBytes() * 9 / 10);
     return demo.Kl(model);
   };
   const double sequence = kl("obs", "sequence");
@@ -82,26 +36,27 @@ TEST_CASE("survivors that are chosen and repaired together beat simpler rules", 
 }
 
 TEST_CASE("pruning gives the same bytes with one thread and two", "[large]") {
-  Demo demo;
-  CHECK(ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 1)) ==
-        ModelSnapshot(demo.Pruned({{"ratio", 0.2}}, 2)));
+  test::Demo demo(120);  // enough for rules to differ
+  CHECK(ModelSnapshot(demo.After("prune", {{"ratio", 0.2}}, 1)) ==
+        ModelSnapshot(demo.After("prune", {{"ratio", 0.2}}, 2)));
 }
 
 TEST_CASE("a block that goes leaves the mean of what it added") {
-  Demo demo;
-  Context& context = demo.context();
+  test::Demo demo(120);  // enough for rules to differ
+  Context& context = demo.context;
   context.splits.fit.resize(24);
   context.splits.select.resize(4);
-  const Structure structure = FindStructure(demo.model());
+  const Structure structure = FindStructure(demo.model);
   const Block& block = structure.blocks[1];  // for the last feed-forward its bias is better
-  const Model model = demo.Pruned({{"keep", {LastProduct(block) + "=0"}}, {"repair", "refit"}});
+  const Model model =
+      demo.After("prune", {{"keep", {LastProduct(block) + "=0"}}, {"repair", "refit"}});
   CHECK(FindStructure(model).blocks.size() + 1 == structure.blocks.size());
-  CHECK(model.WeightBytes() < demo.model().WeightBytes() - 2 * 128 * 512 * 4);
+  CHECK(model.WeightBytes() < demo.model.WeightBytes() - 2 * 128 * 512 * 4);
 
   const std::string branch = block.add->input(1 - block.kept_input)->name();
   const RowRequest request{{.tensor = branch}, false};
   const Batches fit = MakeBatches(*context.calibration, context.splits.fit, 8);
-  const Eigen::VectorXd mean = CollectRows(demo.model(), {&request, 1}, fit, {}, context)[0].mean;
+  const Eigen::VectorXd mean = CollectRows(demo.model, {&request, 1}, fit, {}, context)[0].mean;
   const Tensor* stays = model.graph().FindValue(branch + "_mean")->constant();
   REQUIRE(stays);
   const std::vector<float> found = stays->ToFloats();
@@ -112,11 +67,11 @@ TEST_CASE("a block that goes leaves the mean of what it added") {
 }
 
 TEST_CASE("blocks go where units alone are not enough") {
-  Demo demo;
-  demo.context().splits.fit.resize(4);
+  test::Demo demo(120);  // enough for rules to differ
+  demo.context.splits.fit.resize(4);
   const nlohmann::json units = {
       {"ratio", 0.85}, {"units", {"heads"}}, {"criterion", "magnitude"}, {"repair", "none"}};
-  Model model = demo.model().Clone();
+  Model model = demo.model.Clone();
   CHECK_THROWS_AS(demo.Apply("prune", units, model), UserError);  // one head of four stays
   nlohmann::json blocks = units;
   blocks["block_drop"] = true;
@@ -127,24 +82,24 @@ TEST_CASE("blocks go where units alone are not enough") {
       });
   CHECK(gone > 0);
   CHECK(FindStructure(model).blocks.size() + static_cast<size_t>(gone) ==
-        FindStructure(demo.model()).blocks.size());
+        FindStructure(demo.model).blocks.size());
 }
 
 TEST_CASE("a share of the time is measured once, and then repeated to the byte") {
-  Demo demo;
-  demo.context().splits.fit.resize(4);
+  test::Demo demo(120);  // enough for rules to differ
+  demo.context.splits.fit.resize(4);
   const nlohmann::json settings = {
       {"ratio", 0.2}, {"of", "latency"}, {"criterion", "magnitude"}, {"repair", "none"}};
-  const Model measured = demo.Pruned(settings);
-  const nlohmann::json decisions = demo.context().decisions;
+  const Model measured = demo.After("prune", settings);
+  const nlohmann::json decisions = demo.context.decisions;
   CHECK(decisions["prune"]["latency"][0]["saved"].get<double>() >= 0.2);
 
-  demo.context().measure = false;
-  CHECK(ModelSnapshot(demo.Pruned(settings)) == ModelSnapshot(measured));
-  CHECK(demo.context().decisions == decisions);
+  demo.context.measure = false;
+  CHECK(ModelSnapshot(demo.After("prune", settings)) == ModelSnapshot(measured));
+  CHECK(demo.context.decisions == decisions);
   nlohmann::json other = settings;  // nothing was decided about it
   other["ratio"] = 0.3;
-  Model model = demo.model().Clone();
+  Model model = demo.model.Clone();
   CHECK_THROWS_AS(demo.Apply("prune", other, model), UserError);
 }
 

@@ -9,54 +9,10 @@
 #include "passes/sparsify/pattern.h"
 #include "passes/statistics/matrix.h"
 #include "tests/support/catch.h"
-#include "tests/support/support.h"
+#include "tests/support/demo.h"
 
 namespace sparsefuse {
 namespace {
-
-class Demo {
- public:
-  explicit Demo(int64_t samples)
-      : folder_(test::SourceDir() / "configs/demo"),
-        model_(ReadModel(folder_ / "model.onnx")),
-        data_(Dataset::Load(folder_ / "calibration.npz", model_)) {
-    context_.teacher = &model_;
-    context_.calibration = &data_;
-    context_.splits = MakeSplits(data_.size(), 0, samples);
-    Apply("raise-opset", nlohmann::json::object(), model_);
-    Apply("remove-dead", nlohmann::json::object(), model_);
-  }
-
-  PassStats Apply(std::string_view pass, const nlohmann::json& settings, Model& model,
-                  int threads = 1) {
-    const PassInfo* info = FindPass(pass);
-    REQUIRE(info);
-    context_.threads = threads;
-    const auto instance = info->make(Params::Parse(info->params, settings, "$"));
-    instance->Check(model, context_);
-    return instance->Run(model, context_);
-  }
-
-  Model Sparse(const nlohmann::json& settings, int threads = 1) {
-    Model model = model_.Clone();
-    CHECK(Apply("sparsify", settings, model, threads).changed);
-    REQUIRE_NOTHROW(Verify(model));
-    return model;
-  }
-
-  // KL per token on samples that the pass never saw.
-  double Kl(const Model& model) const {
-    const Comparison comparison =
-        CompareModels(Session(model_, {}), Session(model, {}), data_, context_.splits.audit);
-    return comparison.main().Kl();
-  }
-
- private:
-  std::filesystem::path folder_;
-  Model model_;
-  Dataset data_;
-  Context context_;
-};
 
 // Of all matrices that have any.
 double ZeroBlocks(const Model& model) {
@@ -77,13 +33,13 @@ const nlohmann::json kSome = {"node_MatMul_47", "node_MatMul_5*", "node_MatMul_6
                               "node_MatMul_101", "node_MatMul_103"};
 
 TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
-  Demo demo(40);
+  test::Demo demo(40);
   const auto sparse = [&](const char* method) {
-    return demo.Sparse({{"sparsity", 0.5},
-                        {"of", kSome},
-                        {"quad_multiple", 1},
-                        {"method", method},
-                        {"distribute", "uniform"}});
+    return demo.After("sparsify", {{"sparsity", 0.5},
+                                   {"of", kSome},
+                                   {"quad_multiple", 1},
+                                   {"method", method},
+                                   {"distribute", "uniform"}});
   };
   const Model plain = sparse("magnitude"), repaired = sparse("sparsegpt");
   CHECK(ZeroBlocks(plain) == Approx(0.5));
@@ -92,10 +48,11 @@ TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
 }
 
 TEST_CASE("zeros are the same bytes with one thread and two, in any order of units") {
-  Demo demo(12);
+  test::Demo demo(12);
   const nlohmann::json settings = {
       {"sparsity", 0.3}, {"of", {"node_MatMul_5*"}}, {"permute", true}};
-  CHECK(ModelSnapshot(demo.Sparse(settings, 1)) == ModelSnapshot(demo.Sparse(settings, 2)));
+  CHECK(ModelSnapshot(demo.After("sparsify", settings, 1)) ==
+        ModelSnapshot(demo.After("sparsify", settings, 2)));
 }
 
 }  // namespace

@@ -11,27 +11,13 @@
 #include "passes/framework/pass.h"
 #include "passes/sensitivity/consumer_refit.h"
 #include "tests/support/catch.h"
-#include "tests/support/support.h"
+#include "tests/support/demo.h"
 
 namespace sparsefuse {
 namespace {
 
-struct Demo {
-  explicit Demo(int64_t samples)
-      : model(ReadModel(test::SourceDir() / "configs/demo/model.onnx")),
-        data(Dataset::Load(test::SourceDir() / "configs/demo/calibration.npz", model)) {
-    context.teacher = &model;
-    context.calibration = &data;
-    context.splits = MakeSplits(data.size(), 0, samples);
-  }
-
-  Model model;
-  Dataset data;
-  Context context;
-};
-
 TEST_CASE("a constant worse than the last bias gives way to it, a better one stays") {
-  Demo demo(10);
+  test::Demo demo(10);
   const Model& model = demo.model;
   const Context& context = demo.context;
   const Structure structure = FindStructure(model);
@@ -66,13 +52,10 @@ TEST_CASE("a constant worse than the last bias gives way to it, a better one sta
 }
 
 TEST_CASE("in sequence, later products make up for what the consumer cannot") {
-  Demo demo(60);
+  test::Demo demo(60);
   Model& model = demo.model;
   Context& context = demo.context;
-  for (const char* name : {"fold-constants", "remove-dead"}) {
-    const PassInfo* info = FindPass(name);
-    info->make(Params::Defaults(info->params))->Run(model, context);
-  }
+  demo.Apply("fold-constants", nlohmann::json::object(), model);
   const Structure structure = FindStructure(model);
   const std::vector<Prunable> modules = FindPrunable(structure);
   std::vector<const Prunable*> neurons;

@@ -10,42 +10,22 @@
 #include "passes/sensitivity/matrix_options.h"
 #include "passes/sensitivity/unit_options.h"
 #include "tests/support/catch.h"
-#include "tests/support/support.h"
+#include "tests/support/demo.h"
 
 namespace sparsefuse {
 namespace {
 
-class Demo {
- public:
-  Demo()
-      : model_(ReadModel(test::SourceDir() / "configs/demo/model.onnx")),
-        data_(Dataset::Load(test::SourceDir() / "configs/demo/calibration.npz", model_)) {
-    context_.teacher = &model_;
-    context_.calibration = &data_;
-    context_.splits = MakeSplits(data_.size(), 0, 30);
-    for (const char* cleanup : {"raise-opset", "remove-dead"}) {
-      const PassInfo* info = FindPass(cleanup);
-      info->make(Params::Defaults(info->params))->Run(model_, context_);
-    }
-    structure_ = FindStructure(model_);
-    modules_ = FindPrunable(structure_);
-    for (Prunable& module : modules_) {
+struct Demo : test::Demo {
+  Demo() : test::Demo(30), structure(FindStructure(model)), modules(FindPrunable(structure)) {
+    for (Prunable& module : modules) {
       module.counts = KeepCounts(*module.module, 64, 16);
       // One module of heads and one of neurons are enough.
-      if (&module - modules_.data() > 3 && module.reason.empty()) module.reason = "not asked for";
+      if (&module - modules.data() > 3 && module.reason.empty()) module.reason = "not asked for";
     }
   }
 
-  Model& model() { return model_; }
-  Context& context() { return context_; }
-  const std::vector<Prunable>& modules() const { return modules_; }
-
- private:
-  Model model_;
-  Dataset data_;
-  Context context_;
-  Structure structure_;
-  std::vector<Prunable> modules_;
+  Structure structure;
+  std::vector<Prunable> modules;
 };
 
 std::vector<double> Flat(const std::vector<ModuleOptions>& modules) {
@@ -62,16 +42,16 @@ std::vector<double> Flat(const std::vector<ModuleOptions>& modules) {
 
 TEST_CASE("KL on the select split is that of the models' comparison") {
   Demo demo;
-  const SelectKl kl(demo.model(), demo.context());
-  CHECK(kl.Of(demo.model()) == 0);
-  Model changed = demo.model().Clone();
-  const std::vector<MatrixView> matrices = FindMatrices(demo.model());
+  const SelectKl kl(demo.model, demo.context);
+  CHECK(kl.Of(demo.model) == 0);
+  Model changed = demo.model.Clone();
+  const std::vector<MatrixView> matrices = FindMatrices(demo.model);
   const MatrixView view =
       *AsMatrix(*changed.graph().FindValue(matrices[0].node->output(0)->name())->producer());
   SetWeight(changed, view, 0.9 * Weight(matrices[0]), Bias(matrices[0]));
   const Comparison comparison =
-      CompareModels(Session(demo.model(), {}), Session(changed, {}), *demo.context().calibration,
-                    demo.context().splits.select);
+      CompareModels(Session(demo.model, {}), Session(changed, {}), *demo.context.calibration,
+                    demo.context.splits.select);
   CHECK(comparison.main().Kl() > 1e-5);
   CHECK(kl.Of(changed) == Approx(comparison.main().Kl()).epsilon(1e-3));
 }
@@ -81,10 +61,10 @@ TEST_CASE("options are the same with and without statistics on disk, and for two
   std::vector<std::vector<double>> found;
   const test::TempDir folder;
   for (const int run : {0, 1, 2, 3}) {
-    demo.context().cache_folder = run < 2 ? std::filesystem::path() : folder.path();
-    demo.context().threads = run == 1 ? 2 : 1;
-    Evidence evidence(demo.model(), demo.modules(), demo.context());
-    found.push_back(Flat(FindOptions(evidence, demo.modules(), Criterion::kObs)));
+    demo.context.cache_folder = run < 2 ? std::filesystem::path() : folder.path();
+    demo.context.threads = run == 1 ? 2 : 1;
+    Evidence evidence(demo.model, demo.modules, demo.context);
+    found.push_back(Flat(FindOptions(evidence, demo.modules, Criterion::kObs)));
   }
   CHECK(found[0].size() > 20);
   CHECK(found[1] == found[0]);
@@ -95,9 +75,9 @@ TEST_CASE("options are the same with and without statistics on disk, and for two
 TEST_CASE("curvature is whole and the same, just found and read back from disk") {
   Demo demo;
   const test::TempDir folder;
-  demo.context().cache_folder = folder.path();
-  Evidence first(demo.model(), demo.modules(), demo.context());
-  Evidence second(demo.model(), demo.modules(), demo.context());
+  demo.context.cache_folder = folder.path();
+  Evidence first(demo.model, demo.modules, demo.context);
+  Evidence second(demo.model, demo.modules, demo.context);
   const Curvature &found = first.curvature(), &read = second.curvature();
   REQUIRE(found.outputs.size() > 4);
   REQUIRE(read.outputs.size() == found.outputs.size());
@@ -111,7 +91,7 @@ TEST_CASE("curvature is whole and the same, just found and read back from disk")
 
 TEST_CASE("predictions are near what is measured, for units, bits and ranks") {
   Demo demo;
-  Evidence evidence(demo.model(), demo.modules(), demo.context());
+  Evidence evidence(demo.model, demo.modules, demo.context);
   int64_t measured = 0;
   const auto check = [&](double predicted, double actual) {
     if (actual < 1e-7) return;  // rounding
@@ -119,11 +99,11 @@ TEST_CASE("predictions are near what is measured, for units, bits and ranks") {
     CHECK(predicted < 20 * actual);
     CHECK(predicted > actual / 20);
   };
-  for (const ModuleOptions& module : FindOptions(evidence, demo.modules(), Criterion::kObs)) {
+  for (const ModuleOptions& module : FindOptions(evidence, demo.modules, Criterion::kObs)) {
     for (const PruneOption& option : module.options) check(option.predicted, option.measured);
   }
   CHECK(measured >= 4);
-  demo.context().exclude_nodes = NodePatterns({"node_linear_([4-9]|1[0-5])"});  // for time
+  demo.context.exclude_nodes = NodePatterns({"node_linear_([4-9]|1[0-5])"});  // for time
   const std::vector<MatrixOptions> matrices = FindMatrixOptions(evidence);
   REQUIRE(matrices.size() == evidence.matrices().size());
   for (const MatrixOptions& matrix : matrices) {
@@ -141,13 +121,13 @@ TEST_CASE("predictions are near what is measured, for units, bits and ranks") {
 
 TEST_CASE("the pass sensitivity changes nothing and says what it found") {
   Demo demo;
-  demo.context().exclude_nodes = NodePatterns({"node_linear_([5-9]|1[0-5])"});  // for time
+  demo.context.exclude_nodes = NodePatterns({"node_linear_([5-9]|1[0-5])"});  // for time
   const PassInfo* info = FindPass("sensitivity");
   REQUIRE(info);
   const auto pass = info->make(Params::Parse(info->params, {{"matrices", false}}, "$"));
-  pass->Check(demo.model(), demo.context());
-  CHECK_FALSE(pass->Run(demo.model(), demo.context()).changed);
-  const nlohmann::json& found = demo.context().sensitivity;
+  pass->Check(demo.model, demo.context);
+  CHECK_FALSE(pass->Run(demo.model, demo.context).changed);
+  const nlohmann::json& found = demo.context.sensitivity;
   const nlohmann::json& heads = found["modules"][0];
   CHECK(heads["kind"] == "attention heads");
   CHECK(heads["fisher"].size() == heads["units"]);

@@ -330,8 +330,12 @@ TEST_CASE("a refit is the least squares solution for its zeros") {
   const MatrixXd weight = Random(n, m, 5), gram = Gram(n, 6);
   const SweepFactor factor = FactorOf(gram);
   const Swept swept = Sweep(weight, factor, Task(Pattern::kBlock, 0.5, n, m));
-  const MatrixXd target = gram * weight;
-  const MatrixXd refitted = RefitGiven(weight, gram, target, swept.zeros, Pattern::kBlock);
+  const std::vector<MatrixXd> targets = {gram * weight, 3 * gram * weight};
+  const std::vector<MatrixXd> both =
+      RefitGiven(weight, gram, targets, swept.zeros, Pattern::kBlock);
+  const MatrixXd& refitted = both[0];
+  CHECK(both[1] == RefitGiven(weight, gram, {&targets[1], 1}, swept.zeros, Pattern::kBlock)[0]);
+  CHECK((both[1] - refitted).norm() > refitted.norm());
   CHECK(HasZeros({refitted, swept.zeros}));
   for (Index c = 0; c < m; c += 32) {
     std::vector<Index> kept;

@@ -11,6 +11,7 @@
 #include "onnx_io/reader.h"
 #include "passes/framework/pass.h"
 #include "tests/support/catch.h"
+#include "tests/support/demo.h"
 #include "tests/support/npy_files.h"
 #include "tests/support/support.h"
 #include "tests/unit/analysis/graphs.h"
@@ -32,12 +33,10 @@ std::vector<MatrixView> Products(const Model& model) {
 }
 
 TEST_CASE("what a student's product sees, and how far the stream after it has drifted") {
-  Model model = ReadModel(test::SourceDir() / "configs/demo/model.onnx");
-  const Dataset data = Dataset::Load(test::SourceDir() / "configs/demo/calibration.npz", model);
-  Context context;
-  FindPass("remove-dead")->make({})->Run(model, context);  // Dropout, which plain runs would do
-  context.calibration = &data;
-  context.splits = MakeSplits(data.size(), 0, 6);
+  test::Demo demo(6);
+  const Model& model = demo.model;
+  const Dataset& data = demo.data;
+  const Context& context = demo.context;
   const std::vector<MatrixView> products = Products(model);
   REQUIRE(products.size() == 17);  // 4 in each of 4 layers, and the head
   StudentWalk walk(model, products, context);
@@ -72,6 +71,67 @@ TEST_CASE("what a student's product sees, and how far the stream after it has dr
   }
   // Each layer's attention output and second feed-forward product.
   CHECK(added == std::vector<size_t>{1, 3, 5, 7});
+}
+
+TEST_CASE("a product solved anew is the least squares solution for its target") {
+  test::Demo demo(24);
+  const Model& model = demo.model;
+  const std::vector<MatrixView> products = Products(model);
+  StudentWalk walk(model, products, demo.context);
+  walk.Reach(*products[0].node);
+  Model changed = model.Clone();
+  SetWeight(changed, SameMatrix(changed, products[0]), 0.8 * Weight(products[0]),
+            Bias(products[0]));
+  walk.Accept(std::move(changed));
+  const Batches batches = MakeBatches(demo.data, demo.context.splits.fit, 1);
+  const auto rows = [&](const Model& of, const Value* tensor) -> MatrixXd {
+    return test::Fetch(of, batches, tensor->name(), -1);
+  };
+  for (const size_t i : {1, 2}) {  // into the stream; not
+    const MatrixView& product = products[i];
+    CAPTURE(i);
+    walk.Reach(*product.node);
+    const PairStatistics pair = walk.Inputs(product);
+    const std::vector<OutputTarget> targets = walk.Targets(product);
+    REQUIRE(targets.size() == (i == 1 ? 5 : 3));
+    const MatrixXd x_hat = rows(walk.student(), product.input),
+                   theirs = rows(model, product.output);
+    const MatrixXd own = rows(walk.student(), product.output);
+    std::vector<MatrixXd> wanted = {own, 0.5 * (own + theirs), theirs};
+    if (i == 1) {
+      const Value* stream = product.output->uses()[0].node->output(0);
+      const MatrixXd drift = rows(model, stream) - rows(walk.student(), stream);
+      wanted.insert(wanted.end(), {own + 0.5 * drift, own + drift});
+    }
+    const auto count = static_cast<double>(x_hat.rows());
+    const MatrixXd centred = x_hat.rowwise() - x_hat.colwise().mean();
+    for (size_t t = 0; t < targets.size(); ++t) {
+      CAPTURE(t);
+      for (const bool with_bias : {true, false}) {
+        const auto [weight, bias] = SolveWhole(product, pair, targets[t], with_bias);
+        const MatrixXd miss = (x_hat * weight).rowwise() + bias.transpose() - wanted[t];
+        // The gradient of ‖miss‖²/T + λ‖W' − W‖² is zero.
+        const MatrixXd& x = with_bias ? centred : x_hat;
+        const double damping = 0.01 * x.squaredNorm() / count / static_cast<double>(x.cols());
+        const MatrixXd pull = damping * (weight - Weight(product));
+        const MatrixXd push = x.transpose() * miss / count;
+        CHECK((push + pull).norm() <= 1e-3 * push.norm() + 1e-6);
+        if (with_bias)
+          CHECK(miss.colwise().mean().norm() < 1e-4 * wanted[t].colwise().mean().norm());
+        if (!with_bias) CHECK(bias == Bias(product));
+      }
+    }
+    // The best of them is taken, and nothing that is worse than what there is.
+    const double before = walk.Error(walk.student());
+    std::vector<Refit> solutions = {SolveWhole(product, pair, targets[2], true)};
+    solutions.push_back({2 * solutions[0].weight, solutions[0].bias});
+    CHECK_FALSE(walk.TakeBest(product, {&solutions[1], 1}, true));
+    CHECK(walk.Error(walk.student()) == before);
+    const std::optional<size_t> taken = walk.TakeBest(product, solutions, true);
+    if (taken) CHECK(walk.Error(walk.student()) < before);
+    CHECK((!taken || *taken == 0));
+    CHECK(walk.TakeBest(product, {&solutions[1], 1}, false) == 0);
+  }
 }
 
 TEST_CASE("there is no stream where an addition broadcasts or a model ends") {
