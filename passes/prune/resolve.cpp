@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "passes/sensitivity/consumer_refit.h"
+#include "passes/sparsify/pattern.h"
 #include "passes/statistics/dense.h"
 #include "passes/statistics/student_walk.h"
 
@@ -64,7 +65,8 @@ void SolveOne(StudentWalk& walk, const Item& item) {
   walk.TakeBest(item.matrix, solutions, IsWhole(item));
 }
 
-// The consumers of what goes, and every product after the first of them whose weight is its own.
+// The consumers of what goes, and every product after the first of them whose weight is its own and
+// holds no zero blocks, which a solution would fill.
 std::vector<Item> ItemsInSequence(const Model& model, std::span<const Choice> choices,
                                   const Context& context) {
   std::map<const Node*, Item> consumers;
@@ -80,7 +82,7 @@ std::vector<Item> ItemsInSequence(const Model& model, std::span<const Choice> ch
       items.push_back(found->second);
     } else if (!items.empty()) {
       const std::optional<MatrixView> matrix = ResolvableMatrix(*node, context);
-      if (!matrix) continue;
+      if (!matrix || ExistingZeros(Weight(*matrix), Pattern::kBlock).any()) continue;
       Item item{*matrix, std::vector<Index>(static_cast<size_t>(matrix->inputs))};
       std::iota(item.rows.begin(), item.rows.end(), 0);
       items.push_back(std::move(item));

@@ -5,7 +5,6 @@
 
 #include "onnx_io/error.h"
 #include "passes/framework/parallel.h"
-#include "passes/statistics/dense.h"
 
 namespace sparsefuse {
 namespace {
@@ -135,8 +134,8 @@ class PanelRounder {
 
 }  // namespace
 
-Eigen::MatrixXd FeedbackFactor(const Eigen::MatrixXd& h) {
-  const MatrixXd inverse = Decompose(h).Inverse();
+Eigen::MatrixXd FeedbackFactor(const DampedCholesky& h) {
+  const MatrixXd inverse = h.Inverse();
   const Eigen::LLT<MatrixXd> factor(inverse);
   SF_CHECK(factor.info() == Eigen::Success, "the inverse of a damped matrix has no factor");
   return factor.matrixU();

@@ -20,11 +20,12 @@
 #include <vector>
 
 #include "passes/quantize/clusters.h"
+#include "passes/statistics/dense.h"
 
 namespace sparsefuse {
 
-// U of H (symmetric, positive semi-definite, [K, K]), damped as Decompose does.
-Eigen::MatrixXd FeedbackFactor(const Eigen::MatrixXd& h);
+// U of H, [K, K].
+Eigen::MatrixXd FeedbackFactor(const DampedCholesky& h);
 
 // Codes [N, K]. `factor`: U; null: no feedback, every weight to its nearest code. Under a pair
 // bound the excess of a pair is taken equally from both, as far as the first can foresee the

@@ -11,7 +11,6 @@ namespace sparsefuse {
 namespace {
 
 constexpr size_t kMomentSamples = 128;  // of the fit split, at most
-constexpr double kRowsPerInput = 4;
 
 int64_t FilterCount(const Node& product) {
   const Dims& dims = product.constant_input(1)->dims();

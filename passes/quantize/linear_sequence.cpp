@@ -7,6 +7,7 @@
 
 #include "passes/quantize/input_shapes.h"
 #include "passes/quantize/smoothing.h"
+#include "passes/sparsify/apply.h"
 #include "passes/statistics/gram.h"
 #include "passes/statistics/student_walk.h"
 
@@ -16,7 +17,6 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr double kRowsPerInput = 4;
 // Grams cost rows·K²: more rows an input than this change little.
 constexpr int64_t kEnoughRowsPerInput = 16;
 constexpr size_t kFewestSamples = 64, kMostSamples = 512;
@@ -206,10 +206,16 @@ void Sequence::Anchor(const LinearLayer& layer, std::vector<float>& rows, Vector
   if (!view) return;
   const PairStatistics& pair = walk_->Inputs(*view);
   const std::vector<OutputTarget> targets = walk_->Targets(*view);
+  // As it is, it meets the first target.
+  const auto others = std::span(targets).subspan(1);
   std::vector<Refit> solutions;
-  // As it is, it meets the first.
-  for (size_t i = 1; i < targets.size(); ++i) {
-    solutions.push_back(SolveWhole(*view, pair, targets[i], options_.bias_correction));
+  const ZeroMask zeros = ExistingZeros(Weight(*view), Pattern::kBlock);
+  if (options_.bias_correction && zeros.any()) {
+    solutions = SolveWithZeros(*view, zeros, Pattern::kBlock, pair, others);
+  } else if (!zeros.any()) {
+    for (const OutputTarget& target : others) {
+      solutions.push_back(SolveWhole(*view, pair, target, options_.bias_correction));
+    }
   }
   const std::optional<size_t> taken = walk_->TakeBest(*view, solutions, true);
   if (!taken) return;

@@ -164,9 +164,10 @@ PackedFilters RoundFilters(std::span<const float> rows, int64_t filters,
     SF_CHECK(gram->rows() == packed.length && gram->cols() == packed.length);
     const VectorXd squares = gram->diagonal();
     importance.assign(squares.begin(), squares.end());
-    factor = FeedbackFactor(*gram);
+    const DampedCholesky damped = Decompose(*gram);
+    factor = FeedbackFactor(damped);
     h = *gram;
-    h.diagonal().array() += Decompose(*gram).damping;
+    h.diagonal().array() += damped.damping;
   }
   std::vector<double> errors(static_cast<size_t>(filters));
   ForEachIndex(threads, errors.size(), [&](size_t m) {

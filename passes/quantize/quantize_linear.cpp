@@ -17,6 +17,7 @@
 #include "passes/quantize/linear.h"
 #include "passes/quantize/linear_forms.h"
 #include "passes/quantize/linear_report.h"
+#include "passes/quantize/linear_store.h"
 #include "passes/quantize/linear_weights.h"
 
 namespace sparsefuse {
@@ -30,36 +31,6 @@ bool AllFinite(std::span<const float> values) {
 }
 
 constexpr double kFewestZeroBlocks = 0.1;  // share from which on an index may pay
-
-// Share of the quads that are stored when a panel leaves out its zero blocks, whole groups counted.
-double StoredDensity(const std::vector<bool>& zero_blocks, int64_t inputs, int64_t outputs) {
-  const int64_t quads = QuadCount(inputs), panels = PanelCount(outputs);
-  int64_t stored = 0;
-  for (int64_t p = 0; p < panels; ++p) {
-    const auto first = zero_blocks.begin() + p * quads;
-    const int64_t kept = std::count(first, first + quads, false);
-    stored += (kept + kGroupQuads - 1) / kGroupQuads * kGroupQuads;
-  }
-  return static_cast<double>(stored) / static_cast<double>(panels * quads);
-}
-
-// Lists the quads that hold a code other than 0.
-void LeaveOutZeroBlocks(QuantizedWeight& weight) {
-  const std::vector<bool> zero =
-      ZeroBlocks(std::span<const int8_t>(weight.codes), weight.inputs, weight.outputs);
-  const int64_t quads = QuadCount(weight.inputs);
-  weight.group_ptr = {0};
-  for (int64_t p = 0; p < PanelCount(weight.outputs); ++p) {
-    for (int64_t q = 0; q < quads; ++q) {
-      if (!zero[static_cast<size_t>(p * quads + q)])
-        weight.quad.push_back(static_cast<uint16_t>(q));
-    }
-    while (weight.quad.size() % kGroupQuads != 0) {
-      weight.quad.push_back(static_cast<uint16_t>(quads));
-    }
-    weight.group_ptr.push_back(static_cast<int32_t>(weight.quad.size() / kGroupQuads));
-  }
-}
 
 bool IsUnused(const Value* value) { return value->uses().empty() && !value->is_graph_output(); }
 
@@ -111,16 +82,6 @@ class LinearQuantizer {
   }
 
  private:
-  // The weight as it lies in the file, once for all that read it.
-  struct Stored {
-    QuantizedWeight weight;
-    BlockedWeight blocked;                     // int4 in standard operators
-    StoredWeight layout1;                      // custom form
-    RowsAndScales unpacked{nullptr, nullptr};  // tied: what the embedding gathers from
-    StoredBytes bytes;
-    double stored_quads = 1;
-  };
-
   // Products that are quantised in the model that came in.
   void ReportQuantized() {
     for (Node* node : model_.graph().TopologicalOrder()) {
@@ -253,68 +214,14 @@ class LinearQuantizer {
                        [&](const EmbeddingTable& t) { return t.table == layer.weight; });
   }
 
-  Stored& Store(size_t index) {
+  const StoredLinear& Store(size_t index) {
     const size_t first = same_as_[index];
-    const auto [at, is_new] = stored_.try_emplace(first);
-    Stored& stored = at->second;
-    if (!is_new) return stored;
-    const LinearLayer& layer = layers_[first];
-    const CodedWeight& coded = quantized_[first].coded;
-    const int64_t parameters = layer.inputs * layer.outputs;
-    if (choices_[first].form == LinearForm::kStandard && coded.encoding == Encoding::kInt4) {
-      stored.blocked = Blocked(coded, layer);
-      stored.bytes = {
-          .weights = static_cast<int64_t>(stored.blocked.scales.size()) * coded.scales.width / 2,
-          .scales = static_cast<int64_t>(stored.blocked.scales.size() * sizeof(float)),
-          .index = 0,
-          .parameters = parameters};
-    } else {
-      stored.weight = ToOperatorWeight(coded, layer.inputs, layer.outputs);
-      stored.weight.smooth = quantized_[first].smooth;
-      stored.weight.gate = quantized_[first].gate.gate;
-      StoreWeight(stored, first);
-    }
+    const auto found = stored_.find(first);
+    if (found != stored_.end()) return found->second;
+    StoredLinear stored = StoreLinear(model_, builder_, layers_[first], quantized_[first],
+                                      choices_[first], tied_[first]);
     total_.Add(stored.bytes);
-    return stored;
-  }
-
-  static BlockedWeight Blocked(const CodedWeight& coded, const LinearLayer& layer) {
-    BlockedWeight blocked{.inputs = layer.inputs,
-                          .outputs = layer.outputs,
-                          .block = coded.scales.width,
-                          .codes = coded.codes,
-                          .scales = {}};
-    for (const uint8_t code : coded.scales.codes) {
-      blocked.scales.push_back(DecodeScale(coded.scales.base, code));
-    }
-    return blocked;
-  }
-
-  void StoreWeight(Stored& stored, size_t first) {
-    const LinearLayer& layer = layers_[first];
-    const bool custom = choices_[first].form == LinearForm::kCustom;
-    QuantizedWeight& weight = stored.weight;
-    if (choices_[first].sparse) {
-      LeaveOutZeroBlocks(weight);
-      stored.stored_quads =
-          static_cast<double>(weight.quad.size()) /
-          static_cast<double>(PanelCount(layer.outputs) * QuadCount(layer.inputs));
-    }
-    stored.bytes.parameters = layer.inputs * layer.outputs;
-    if (custom) {
-      stored.layout1 = StoreLayout1(builder_, weight);
-      stored.bytes.weights = weight.groups() * GroupBytes(weight.encoding);
-      stored.bytes.scales = static_cast<int64_t>(weight.scale_codes.size());
-      stored.bytes.index = static_cast<int64_t>(weight.quad.size() * sizeof(uint16_t) +
-                                                weight.group_ptr.size() * sizeof(int32_t));
-    } else {
-      stored.bytes.weights = stored.bytes.parameters;
-      stored.bytes.scales = layer.outputs * static_cast<int64_t>(sizeof(float));
-    }
-    if (!tied_[first]) return;
-    builder_.InsertBefore(model_.graph().Nodes().front());  // before the Gather that reads it
-    stored.unpacked =
-        custom ? UnpackLayout1(builder_, stored.layout1, weight) : StoreTable(builder_, weight);
+    return stored_.emplace(first, std::move(stored)).first->second;
   }
 
   void EmitLayer(size_t index) {
@@ -326,7 +233,7 @@ class LinearQuantizer {
       float_weights_.insert(layer.weight);
       return;
     }
-    Stored& stored = Store(index);
+    const StoredLinear& stored = Store(index);
     const QuantizedLayer& own = quantized_[index];
     const QuantizedLayer& quantized = quantized_[same_as_[index]];
     std::vector<float> bias = layer.bias;
@@ -423,7 +330,7 @@ class LinearQuantizer {
   std::vector<LinearChoice> choices_;
   std::vector<LayerPlan> plans_;
   std::vector<QuantizedLayer> quantized_;
-  std::map<size_t, Stored> stored_;  // by the first layer with the weight
+  std::map<size_t, StoredLinear> stored_;  // by the first layer with the weight
   std::vector<GatedLayer> gated_;
   StoredBytes total_;
   std::set<Value*> float_weights_, replaced_;

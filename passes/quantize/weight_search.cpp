@@ -25,7 +25,7 @@ class Search {
       : request_(request), judge_(request.select ? *request.select : Eigen::MatrixXd()) {
     energy_ = std::max(BlockError(request.weight, {}, judge_, request.threads), 1e-300);
     if (request.fit && request.feedback != FeedbackUse::kNever) {
-      factor_ = FeedbackFactor(*request.fit);
+      factor_ = FeedbackFactor(Decompose(*request.fit));
     }
   }
 

@@ -11,6 +11,7 @@
 #include "passes/framework/parallel.h"
 #include "passes/sensitivity/coarsening.h"
 #include "passes/sensitivity/group_obs.h"
+#include "passes/statistics/gram.h"
 
 namespace sparsefuse {
 namespace {
@@ -21,7 +22,6 @@ using Eigen::VectorXd;
 
 constexpr std::array<int64_t, 6> kBits = {8, 6, 5, 4, 3, 2};
 constexpr std::array<double, 3> kRankShares = {0.75, 0.5, 0.25};
-constexpr double kRowsPerInput = 4;
 constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 
 struct Job {

@@ -11,6 +11,7 @@
 
 #include "passes/framework/parallel.h"
 #include "passes/sensitivity/consumer_refit.h"
+#include "passes/statistics/gram.h"
 
 namespace sparsefuse {
 namespace {
@@ -22,7 +23,6 @@ using Eigen::VectorXd;
 constexpr int64_t kLevels = 12;
 constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 constexpr double kDisagreement = 3;
-constexpr double kRowsPerInput = 4;
 // Of a set of units: how much of its loss is the sum of its units', which does not cancel
 // (reference §6.3).
 constexpr double kIndependent = 0.5;

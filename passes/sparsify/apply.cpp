@@ -3,38 +3,10 @@
 #include <optional>
 #include <utility>
 
-#include "passes/statistics/student_walk.h"
-
 namespace sparsefuse {
-namespace {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-// With the layer's zeros, one a target.
-std::vector<Refit> SolveSparse(const MatrixView& matrix, const ZeroMask& zeros, Pattern pattern,
-                               const PairStatistics& pair, std::span<const OutputTarget> targets) {
-  const MatrixXd weight = Weight(matrix), gram = pair.student_gram / pair.count;
-  std::vector<MatrixXd> crosses, weights;
-  for (const OutputTarget& target : targets) crosses.push_back(target.cross);
-  if (IsWide(pattern)) {
-    weights = RefitGiven(weight, gram, crosses, zeros, pattern);
-  } else {
-    const SweepFactor factor = FactorOf(gram);
-    for (const MatrixXd& cross : crosses) {
-      const MatrixXd dense = factor.Solve(cross + factor.damping * weight);
-      weights.push_back(SweepGiven(dense, factor, zeros));
-    }
-  }
-  std::vector<Refit> solutions;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    VectorXd bias = targets[i].mean - weights[i].transpose() * pair.student_mean;
-    solutions.push_back({std::move(weights[i]), std::move(bias)});
-  }
-  return solutions;
-}
-
-}  // namespace
 
 Refit LayerProblem::Solve(double share, const SparsifySettings& settings) const {
   const SweepTask task{settings.pattern, share, *forced, importance};
@@ -74,6 +46,29 @@ LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows) {
   return problem;
 }
 
+std::vector<Refit> SolveWithZeros(const MatrixView& product, const ZeroMask& zeros, Pattern pattern,
+                                  const PairStatistics& pair,
+                                  std::span<const OutputTarget> targets) {
+  const MatrixXd weight = Weight(product), gram = pair.student_gram / pair.count;
+  std::vector<MatrixXd> crosses, weights;
+  for (const OutputTarget& target : targets) crosses.push_back(target.cross);
+  if (IsWide(pattern)) {
+    weights = RefitGiven(weight, gram, crosses, zeros, pattern);
+  } else {
+    const SweepFactor factor = FactorOf(gram);
+    for (const MatrixXd& cross : crosses) {
+      const MatrixXd dense = factor.Solve(cross + factor.damping * weight);
+      weights.push_back(SweepGiven(dense, factor, zeros));
+    }
+  }
+  std::vector<Refit> solutions;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    VectorXd bias = targets[i].mean - weights[i].transpose() * pair.student_mean;
+    solutions.push_back({std::move(weights[i]), std::move(bias)});
+  }
+  return solutions;
+}
+
 Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,
                  std::span<const double> shares, const SparsifySettings& settings) {
   Model student = evidence.model().Clone();
@@ -89,37 +84,36 @@ Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,
 Model ResolveInSequence(const Model& model, const Model& zeroed,
                         std::span<const SparseLayer> layers, std::span<const double> shares,
                         Pattern pattern, const Context& context) {
-  struct Step {
-    MatrixView matrix;
-    bool sparse;
-  };
-  std::vector<Step> steps;
+  std::vector<size_t> steps;
   std::vector<MatrixView> views;
   for (size_t i = 0; i < layers.size(); ++i) {
-    const bool sparse = shares[i] > 0;
     const MatrixView& matrix = layers[i].matrix;
-    if (!sparse && (steps.empty() || !ResolvableMatrix(*matrix.node, context))) continue;
-    steps.push_back({matrix, sparse});
+    if (shares[i] == 0 && (steps.empty() || !ResolvableMatrix(*matrix.node, context))) continue;
+    steps.push_back(i);
     views.push_back(matrix);
   }
   StudentWalk walk(model, views, context);
   int64_t done = 0;
-  for (const auto& [matrix, sparse] : steps) {
+  for (const size_t i : steps) {
+    const MatrixView& matrix = layers[i].matrix;
+    const bool changed = shares[i] > 0;
     walk.Reach(*matrix.node);
     const PairStatistics& pair = walk.Inputs(matrix);
     const std::vector<OutputTarget> targets = walk.Targets(matrix);
+    // As it is, a layer without new zeros meets the first.
+    const auto wanted = std::span(targets).subspan(changed ? 0 : 1);
+    const ZeroMask zeros =
+        changed ? ExistingZeros(Weight(SameMatrix(zeroed, matrix)), pattern) : layers[i].existing;
     std::vector<Refit> solutions;
-    if (sparse) {
-      const MatrixXd weight = Weight(SameMatrix(zeroed, matrix));
-      solutions = SolveSparse(matrix, ExistingZeros(weight, pattern), pattern, pair, targets);
+    if (zeros.any()) {
+      solutions = SolveWithZeros(matrix, zeros, pattern, pair, wanted);
     } else {
-      // As it is, it meets the first.
-      for (size_t i = 1; i < targets.size(); ++i) {
-        solutions.push_back(SolveWhole(matrix, pair, targets[i], matrix.bias != nullptr));
+      for (const OutputTarget& target : wanted) {
+        solutions.push_back(SolveWhole(matrix, pair, target, matrix.bias != nullptr));
       }
     }
-    walk.TakeBest(matrix, solutions, !sparse);
-    context.progress("zeros", ++done, static_cast<int64_t>(steps.size()));
+    walk.TakeBest(matrix, solutions, !changed);
+    context.progress("zeros", ++done, std::ssize(steps));
   }
   return walk.Finish();
 }

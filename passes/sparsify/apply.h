@@ -9,6 +9,7 @@
 
 #include "passes/sparsify/layers.h"
 #include "passes/statistics/gram.h"
+#include "passes/statistics/student_walk.h"
 
 namespace sparsefuse {
 
@@ -30,6 +31,12 @@ struct LayerProblem {
 };
 
 LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows);
+
+// The product with these zeros, one a target: as SolveWhole with a bias, where outputs share their
+// zeros (IsWide), else by a sweep from the solution without zeros.
+std::vector<Refit> SolveWithZeros(const MatrixView& product, const ZeroMask& zeros, Pattern pattern,
+                                  const PairStatistics& pair,
+                                  std::span<const OutputTarget> targets);
 
 // The evidence's model with zeros in `shares` of the layers, each solved on the original's inputs.
 Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,

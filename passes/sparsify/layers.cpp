@@ -12,6 +12,7 @@
 
 #include "passes/prune/knapsack.h"
 #include "passes/sparsify/apply.h"
+#include "passes/statistics/gram.h"
 
 namespace sparsefuse {
 namespace {
@@ -19,7 +20,6 @@ namespace {
 using Eigen::Index;
 using Eigen::VectorXd;
 
-constexpr double kRowsPerInput = 4;
 constexpr int kShareSteps = 8;
 constexpr double kMostApart = 0.125;
 

@@ -50,6 +50,9 @@ std::vector<RowStatistics> CollectRows(const Model& model, std::span<const RowRe
                                        const std::optional<std::string>& mask,
                                        const Context& context);
 
+// With fewer rows an input, what a solution finds in moments is chance.
+inline constexpr double kRowsPerInput = 4;
+
 struct RowPair {
   Rows teacher, student;  // row by row the same samples and tokens; widths n and n̂ may differ
 };

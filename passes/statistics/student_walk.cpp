@@ -13,8 +13,6 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr double kRowsPerInput = 4;
-
 // What becomes of `output` when all that is done to it is to add to it, up to `end`.
 const Value* SumWith(const Value* output, const std::string& end) {
   const Value* sum = output;

@@ -55,12 +55,36 @@ class Sequence {
   std::vector<QuantizedLayer> quantized_;
 };
 
+const Node* Product(const Model& model, int index) {
+  for (const Node* node : model.graph().TopologicalOrder()) {
+    if (AsMatrix(*node) && index-- == 0) return node;
+  }
+  return nullptr;
+}
+
 TEST_CASE("coarse weights that make up for those before them lose less", "[large]") {
   test::Demo demo(80);
   const Sequence alone(demo, Encoding::kInt4, false), anchored(demo, Encoding::kInt4, true);
   CHECK(alone.coded(0).codes == anchored.coded(0).codes);  // nothing has been lost before it
   CHECK(alone.coded(1).codes != anchored.coded(1).codes);
   CHECK(anchored.Kl(Reading::kFull) < 0.85 * alone.Kl(Reading::kFull));
+}
+
+TEST_CASE("zero blocks stay zero in weights that are solved anew") {
+  test::Demo demo(40);
+  const std::optional<MatrixView> view = AsMatrix(*Product(demo.model, 4));
+  REQUIRE(view);
+  Eigen::MatrixXd weight = Weight(*view);
+  weight.topLeftCorner(64, 64).setZero();
+  SetWeight(demo.model, *view, weight, Bias(*view));
+  const Sequence anchored(demo, Encoding::kInt4, true);
+  const std::vector<int8_t>& codes = anchored.coded(4).codes;  // [outputs, inputs]
+  int zeros = 0;
+  for (int64_t n = 0; n < 64; ++n) {
+    for (int64_t k = 0; k < 64; ++k) zeros += codes[static_cast<size_t>(n * view->inputs + k)] == 0;
+  }
+  CHECK(zeros == 64 * 64);
+  CHECK(codes != Sequence(demo, Encoding::kInt4, false).coded(4).codes);
 }
 
 TEST_CASE("both readings of nested weights gain from making up for a blend of them", "[large]") {
