@@ -6,6 +6,7 @@
 
 #include "onnx_io/error.h"
 #include "passes/framework/parallel.h"
+#include "passes/quantize/descent.h"
 #include "passes/quantize/feedback.h"
 #include "passes/quantize/rounding.h"
 #include "passes/statistics/dense.h"
@@ -21,9 +22,10 @@ constexpr int kMostMultiplier = 8;
 // Codes that max|w| is worth: from a little room above it to a little clipping (7·8 = 56).
 constexpr int kFewestSteps = 40;
 constexpr int kMostSteps = 72;
-constexpr int kSweeps = 20;  // at most
 
-double Nearest(double w, double step) { return std::clamp(RoundHalfEven(w / step), -8.0, 7.0); }
+int8_t Nearest(double w, double step) {
+  return RoundPlain({.encoding = Encoding::kInt4}, w / step, 128);
+}
 
 // One filter on its way to codes.
 class Filter {
@@ -70,7 +72,7 @@ class Filter {
     for (size_t k = 0; k < row_.size(); ++k) wanted(static_cast<Index>(k)) = row_[k];
     for (Index k = 0; k < wanted.size(); ++k) {
       const double step = Step(static_cast<size_t>(k));
-      const double code = Nearest(wanted(k), step);
+      const int8_t code = Nearest(wanted(k), step);
       codes_[static_cast<size_t>(k)] = code;
       const double miss = (wanted(k) - step * code) / factor(k, k);
       const Index rest = wanted.size() - k - 1;
@@ -78,36 +80,17 @@ class Filter {
     }
   }
 
-  // Moves one code at a time while (w − ŵ)ᵀH(w − ŵ) falls.
   void Descend(const MatrixXd& h) {
-    VectorXd error(static_cast<Index>(row_.size()));
-    for (Index k = 0; k < error.size(); ++k) {
-      const auto i = static_cast<size_t>(k);
-      error(k) = row_[i] - Step(i) * codes_[i];
-    }
-    VectorXd slope = h * error;  // half the gradient
-    for (int sweep = 0; sweep < kSweeps; ++sweep) {
-      bool moved = false;
-      for (Index k = 0; k < error.size(); ++k) {
-        const auto i = static_cast<size_t>(k);
-        const double best = error(k) - slope(k) / h(k, k);
-        const double code = Nearest(row_[i] - best, Step(i));
-        const double change = Step(i) * (codes_[i] - code);  // of the error
-        if (code == codes_[i] || !(2 * change * slope(k) + change * change * h(k, k) < 0)) continue;
-        codes_[i] = code;
-        error(k) += change;
-        slope += change * h.col(k);
-        moved = true;
-      }
-      if (!moved) return;
-    }
+    std::vector<double> steps(row_.size());
+    for (size_t k = 0; k < steps.size(); ++k) steps[k] = Step(k);
+    DescendRow({.encoding = Encoding::kInt4}, row_, steps, h, {}, codes_);
   }
 
   // Writes row `m` of the result; returns Σ(w − ŵ)².
   double Store(PackedFilters& packed, size_t m) const {
     double error = 0;
     for (size_t k = 0; k < row_.size(); ++k) {
-      packed.nibbles[m * row_.size() + k] = static_cast<int8_t>(codes_[k]);
+      packed.nibbles[m * row_.size() + k] = codes_[k];
       const double miss = row_[k] - Step(k) * codes_[k];
       error += miss * miss;
     }
@@ -136,7 +119,7 @@ class Filter {
   std::span<const float> row_;
   float scale_ = 1;
   std::vector<uint8_t> multipliers_;
-  std::vector<double> codes_;  // integers
+  std::vector<int8_t> codes_;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "onnx_io/error.h"
+#include "passes/quantize/descent.h"
 
 namespace sparsefuse {
 namespace {
@@ -25,7 +26,9 @@ class Search {
       : request_(request), judge_(request.select ? *request.select : Eigen::MatrixXd()) {
     energy_ = std::max(BlockError(request.weight, {}, judge_, request.threads), 1e-300);
     if (request.fit && request.feedback != FeedbackUse::kNever) {
-      factor_ = FeedbackFactor(Decompose(*request.fit));
+      const DampedCholesky damped = Decompose(*request.fit);
+      factor_ = FeedbackFactor(damped);
+      damping_ = damped.damping;
     }
   }
 
@@ -48,6 +51,8 @@ class Search {
       consider(AbsmaxScales(weight, weight.inputs, request_.rule.encoding),
                ScaleSource::kPerOutput);
     }
+    const bool coarse = best->encoding != Encoding::kInt8 && !request_.rule.IsBounded();
+    if (best->feedback && coarse) Descend(*best);
     best->plain_error = plain_error;
     return std::move(*best);
   }
@@ -66,9 +71,23 @@ class Search {
                       .feedback = feedback};
     coded.codes = RoundWeights(request_.weight, scales, request_.rule,
                                feedback ? &*factor_ : nullptr, request_.threads);
+    Judge(coded);
+    return coded;
+  }
+
+  void Judge(CodedWeight& coded) const {
     coded.error = Error(coded, Reading::kFull);
     if (IsNested(coded.encoding)) coded.error_high = Error(coded, Reading::kHigh);
-    return coded;
+  }
+
+  // Feedback decides input after input; with all decided, some codes have better places.
+  void Descend(CodedWeight& coded) const {
+    CodedWeight moved = coded;
+    Eigen::MatrixXd h = *request_.fit;
+    h.diagonal().array() += damping_;
+    DescendWeights(request_.weight, moved.scales, request_.rule, h, request_.threads, moved.codes);
+    Judge(moved);
+    if (Better(moved, coded)) coded = std::move(moved);
   }
 
   double Error(const CodedWeight& coded, Reading reading) const {
@@ -89,6 +108,7 @@ class Search {
   Eigen::MatrixXd judge_;
   double energy_ = 1;
   std::optional<Eigen::MatrixXd> factor_;
+  double damping_ = 0;  // of factor_
 };
 
 }  // namespace
