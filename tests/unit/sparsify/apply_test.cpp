@@ -62,7 +62,7 @@ TEST_CASE("each way to choose blocks keeps to its own and solves what stays") {
   CHECK(plain.weight == least.weight);
   CHECK(plain.bias == problem.bias);
 
-  CHECK(problem.Loss(by_size) < 0.5 * problem.Loss(plain));
+  CHECK(problem.Loss(by_size) < 0.9 * problem.Loss(plain));
   CHECK(problem.Loss(by_sweep) < problem.Loss(by_size));  // on the rows that it saw
   for (const Refit* refit : {&by_size, &by_sweep, &plain}) {
     const MatrixXd miss = (layer.x * (layer.weight - refit->weight)).rowwise() +
