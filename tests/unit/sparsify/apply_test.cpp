@@ -76,6 +76,12 @@ TEST_CASE("each way to choose blocks keeps to its own and solves what stays") {
 TEST_CASE("layers after the zeros make up for them; zeros stay where they are") {
   test::Demo demo(40);
   const Model& model = demo.model;
+  // A layer that has zeros already.
+  std::vector<MatrixView> products = FindMatrices(model);
+  REQUIRE(products.size() == 17);
+  Eigen::MatrixXd sparse = Weight(products[9]);
+  sparse.topLeftCorner(64, 64).setZero();
+  SetWeight(demo.model, products[9], sparse, Bias(products[9]));
   const Context& context = demo.context;
   const SparsifySettings settings{
       .pattern = {Pattern::kBlock, Scope::kLayer, 1}, .by_loss = false, .of = {"*"}};
