@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "passes/sensitivity/consumer_refit.h"
-#include "passes/sparsify/pattern.h"
 #include "passes/statistics/dense.h"
 #include "passes/statistics/student_walk.h"
+#include "passes/statistics/zeros.h"
 
 namespace sparsefuse {
 namespace {

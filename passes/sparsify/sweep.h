@@ -17,7 +17,7 @@
 #include <span>
 #include <vector>
 
-#include "passes/sparsify/pattern.h"
+#include "passes/statistics/zeros.h"
 
 namespace sparsefuse {
 

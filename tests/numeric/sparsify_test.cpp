@@ -6,8 +6,8 @@
 #include "passes/engine/evaluate.h"
 #include "passes/framework/pass.h"
 #include "passes/framework/runner.h"
-#include "passes/sparsify/pattern.h"
 #include "passes/statistics/matrix.h"
+#include "passes/statistics/zeros.h"
 #include "tests/support/catch.h"
 #include "tests/support/demo.h"
 

@@ -73,7 +73,7 @@ TEST_CASE("each way to choose blocks keeps to its own and solves what stays") {
   }
 }
 
-TEST_CASE("layers after the zeros make up for them; zeros stay where they are") {
+TEST_CASE("layers after the zeros make up for them, and zeros stay where they are") {
   test::Demo demo(40);
   const Model& model = demo.model;
   // A layer that has zeros already.

@@ -1,4 +1,4 @@
-#include "passes/sparsify/pattern.h"
+#include "passes/statistics/zeros.h"
 
 #include <algorithm>
 

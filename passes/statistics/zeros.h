@@ -1,7 +1,7 @@
 // Where zeros may stand in a matrix W [n inputs, m outputs], and which of its zeros already do.
 
-#ifndef SPARSEFUSE_PASSES_SPARSIFY_PATTERN_H_
-#define SPARSEFUSE_PASSES_SPARSIFY_PATTERN_H_
+#ifndef SPARSEFUSE_PASSES_STATISTICS_ZEROS_H_
+#define SPARSEFUSE_PASSES_STATISTICS_ZEROS_H_
 
 #include <Eigen/Core>
 #include <cstdint>
@@ -49,4 +49,4 @@ double ZeroShare(const ZeroMask& zeros);  // of all weights; 0 of none
 
 }  // namespace sparsefuse
 
-#endif  // SPARSEFUSE_PASSES_SPARSIFY_PATTERN_H_
+#endif  // SPARSEFUSE_PASSES_STATISTICS_ZEROS_H_
