@@ -40,29 +40,30 @@ bool IsWhole(const Item& item) {
   return static_cast<int64_t>(item.rows.size()) == item.matrix.inputs;
 }
 
-Refit Solve(const Item& item, const PairStatistics& pair, const OutputTarget& target) {
-  if (IsWhole(item)) return SolveWhole(item.matrix, pair, target, item.matrix.bias != nullptr);
-  const std::vector<Index>& rows = item.rows;
-  const MatrixXd weight = Weight(item.matrix);
-  Refit refit{MatrixXd::Zero(weight.rows(), weight.cols()), target.mean};
-  if (rows.empty()) return refit;
-  const DampedCholesky cholesky = Decompose(pair.student_gram(rows, rows) / pair.count);
-  refit.weight(rows, Eigen::all) =
-      cholesky.Solve(target.cross(rows, Eigen::all) + cholesky.damping * weight(rows, Eigen::all));
-  refit.bias -= refit.weight.transpose() * pair.student_mean;
-  return refit;
+std::vector<Refit> Solve(const Item& item, const PairStatistics& pair,
+                         std::span<const OutputTarget> targets) {
+  if (IsWhole(item)) return SolveWhole(item.matrix, pair, targets, item.matrix.bias != nullptr);
+  return SolveTargets(
+      item.matrix, pair, targets, true, [&](const MatrixXd& h, std::span<const MatrixXd> rights) {
+        const std::vector<Index>& rows = item.rows;
+        const MatrixXd weight = Weight(item.matrix);
+        std::vector<MatrixXd> weights(rights.size(), MatrixXd::Zero(weight.rows(), weight.cols()));
+        if (rows.empty()) return weights;
+        const DampedCholesky cholesky = Decompose(h(rows, rows));
+        for (size_t i = 0; i < rights.size(); ++i) {
+          weights[i](rows, Eigen::all) = cholesky.Solve(
+              rights[i](rows, Eigen::all) + cholesky.damping * weight(rows, Eigen::all));
+        }
+        return weights;
+      });
 }
 
 void SolveOne(StudentWalk& walk, const Item& item) {
   walk.Reach(*item.matrix.node);
-  const PairStatistics& pair = walk.Inputs(item.matrix);
   const std::vector<OutputTarget> targets = walk.Targets(item.matrix);
-  std::vector<Refit> solutions;
   // As it is, a product that keeps its inputs meets the first target.
-  for (size_t i = IsWhole(item) ? 1 : 0; i < targets.size(); ++i) {
-    solutions.push_back(Solve(item, pair, targets[i]));
-  }
-  walk.TakeBest(item.matrix, solutions, IsWhole(item));
+  const auto wanted = std::span(targets).subspan(IsWhole(item) ? 1 : 0);
+  walk.TakeBest(item.matrix, Solve(item, walk.Inputs(item.matrix), wanted), IsWhole(item));
 }
 
 // The consumers of what goes, and every product after the first of them whose weight is its own and

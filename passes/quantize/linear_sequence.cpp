@@ -207,16 +207,9 @@ void Sequence::Anchor(const LinearLayer& layer, std::vector<float>& rows, Vector
   const PairStatistics& pair = walk_->Inputs(*view);
   const std::vector<OutputTarget> targets = walk_->Targets(*view);
   // As it is, it meets the first target.
-  const auto others = std::span(targets).subspan(1);
-  std::vector<Refit> solutions;
-  const ZeroMask zeros = ExistingZeros(Weight(*view), Pattern::kBlock);
-  if (options_.bias_correction && zeros.any()) {
-    solutions = SolveWithZeros(*view, zeros, Pattern::kBlock, pair, others);
-  } else if (!zeros.any()) {
-    for (const OutputTarget& target : others) {
-      solutions.push_back(SolveWhole(*view, pair, target, options_.bias_correction));
-    }
-  }
+  const std::vector<Refit> solutions =
+      SolveWithZeros(*view, ExistingZeros(Weight(*view), Pattern::kBlock), Pattern::kBlock, pair,
+                     std::span(targets).subspan(1), options_.bias_correction);
   const std::optional<size_t> taken = walk_->TakeBest(*view, solutions, true);
   if (!taken) return;
   const auto& [weight, bias] = solutions[*taken];

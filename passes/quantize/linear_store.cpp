@@ -39,7 +39,6 @@ BlockedWeight Blocked(const CodedWeight& coded, const LinearLayer& layer) {
 
 }  // namespace
 
-// Share of the quads that are stored when a panel leaves out its zero blocks, whole groups counted.
 double StoredDensity(const std::vector<bool>& zero_blocks, int64_t inputs, int64_t outputs) {
   const int64_t quads = QuadCount(inputs), panels = PanelCount(outputs);
   int64_t stored = 0;

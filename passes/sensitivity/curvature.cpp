@@ -102,6 +102,11 @@ std::vector<MatrixView> FindMatrices(const Model& model) {
   return matrices;
 }
 
+Eigen::VectorXd Importance(const Curvature::Output& output) {
+  const double least = 1e-6 * std::max(output.columns.mean(), 1e-30);
+  return output.columns.array() + least;
+}
+
 Curvature FindCurvature(const Model& model, std::span<const Prunable> modules,
                         std::span<const MatrixView> matrices, int64_t samples,
                         StatisticsStore& store, const Context& context) {

@@ -36,6 +36,9 @@ struct Curvature {
   double answers = 1;  // rows of classes (tokens) a sample
 };
 
+// How much errors of each output count: its columns, and a little where gradients never met one.
+Eigen::VectorXd Importance(const Curvature::Output& output);
+
 // `modules`: all of FindPrunable, `matrices`: all of FindMatrices, so that the sweep is the same
 // whatever a pass wants of it. On the first `samples` of the fit split, two draws each. `store`: of
 // this model and this data.

@@ -64,11 +64,9 @@ Evidence::Metric Evidence::MetricOf(const MatrixView& view) {
   if (found == curvature().outputs.end()) {
     return {std::move(gram), Eigen::VectorXd(Eigen::VectorXd::Ones(view.outputs))};
   }
-  const auto& [columns, products] = found->second;
+  const Eigen::MatrixXd& products = found->second.gram;
   if (products.size() > 0) return {std::move(gram), OutputMetric(products)};
-  // What gradients never met counts a little, not nothing.
-  const double least = 1e-6 * std::max(columns.mean(), 1e-30);
-  return {std::move(gram), Eigen::VectorXd(columns.array() + least)};
+  return {std::move(gram), Importance(found->second)};
 }
 
 double Evidence::GramBytes(const MatrixView& view) {

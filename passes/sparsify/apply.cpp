@@ -33,7 +33,7 @@ double LayerProblem::Loss(const Refit& solution) const {
   return OutputError(gram, importance, delta) + shift.cwiseAbs2().dot(importance);
 }
 
-LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows) {
+LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows, Method method) {
   LayerProblem problem{Weight(layer.matrix),
                        Bias(layer.matrix),
                        &layer.existing,
@@ -42,31 +42,26 @@ LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows) {
                        rows.squares / rows.count,
                        rows.gram / rows.count,
                        {}};
-  problem.factor = FactorOf(problem.gram);
+  if (method == Method::kSparseGpt) problem.factor = FactorOf(problem.gram);
   return problem;
 }
 
 std::vector<Refit> SolveWithZeros(const MatrixView& product, const ZeroMask& zeros, Pattern pattern,
-                                  const PairStatistics& pair,
-                                  std::span<const OutputTarget> targets) {
-  const MatrixXd weight = Weight(product), gram = pair.student_gram / pair.count;
-  std::vector<MatrixXd> crosses, weights;
-  for (const OutputTarget& target : targets) crosses.push_back(target.cross);
-  if (IsWide(pattern)) {
-    weights = RefitGiven(weight, gram, crosses, zeros, pattern);
-  } else {
-    const SweepFactor factor = FactorOf(gram);
-    for (const MatrixXd& cross : crosses) {
-      const MatrixXd dense = factor.Solve(cross + factor.damping * weight);
-      weights.push_back(SweepGiven(dense, factor, zeros));
-    }
-  }
-  std::vector<Refit> solutions;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    VectorXd bias = targets[i].mean - weights[i].transpose() * pair.student_mean;
-    solutions.push_back({std::move(weights[i]), std::move(bias)});
-  }
-  return solutions;
+                                  const PairStatistics& pair, std::span<const OutputTarget> targets,
+                                  bool with_bias) {
+  if (!zeros.any()) return SolveWhole(product, pair, targets, with_bias);
+  return SolveTargets(product, pair, targets, with_bias,
+                      [&](const MatrixXd& h, std::span<const MatrixXd> rights) {
+                        const MatrixXd weight = Weight(product);
+                        if (IsWide(pattern)) return RefitGiven(weight, h, rights, zeros, pattern);
+                        const SweepFactor factor = FactorOf(h);
+                        std::vector<MatrixXd> weights;
+                        for (const MatrixXd& right : rights) {
+                          const MatrixXd dense = factor.Solve(right + factor.damping * weight);
+                          weights.push_back(SweepGiven(dense, factor, zeros));
+                        }
+                        return weights;
+                      });
 }
 
 Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,
@@ -75,7 +70,8 @@ Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,
   for (size_t i = 0; i < layers.size(); ++i) {
     if (shares[i] == 0) continue;
     const MatrixView& matrix = layers[i].matrix;
-    const Refit solution = ProblemOf(layers[i], evidence.Input(matrix)).Solve(shares[i], settings);
+    const Refit solution =
+        ProblemOf(layers[i], evidence.Input(matrix), settings.method).Solve(shares[i], settings);
     SetWeight(student, SameMatrix(student, matrix), solution.weight, solution.bias);
   }
   return student;
@@ -104,15 +100,9 @@ Model ResolveInSequence(const Model& model, const Model& zeroed,
     const auto wanted = std::span(targets).subspan(changed ? 0 : 1);
     const ZeroMask zeros =
         changed ? ExistingZeros(Weight(SameMatrix(zeroed, matrix)), pattern) : layers[i].existing;
-    std::vector<Refit> solutions;
-    if (zeros.any()) {
-      solutions = SolveWithZeros(matrix, zeros, pattern, pair, wanted);
-    } else {
-      for (const OutputTarget& target : wanted) {
-        solutions.push_back(SolveWhole(matrix, pair, target, matrix.bias != nullptr));
-      }
-    }
-    walk.TakeBest(matrix, solutions, !changed);
+    const bool with_bias = changed || matrix.bias;
+    walk.TakeBest(matrix, SolveWithZeros(matrix, zeros, pattern, pair, wanted, with_bias),
+                  !changed);
     context.progress("zeros", ++done, std::ssize(steps));
   }
   return walk.Finish();

@@ -23,20 +23,20 @@ struct LayerProblem {
   Eigen::VectorXd mean;     // μ
   Eigen::VectorXd squares;  // E[x²]
   Eigen::MatrixXd gram;     // H, divided by the rows
-  SweepFactor factor;       // of gram
+  SweepFactor factor;       // of gram; kSparseGpt
 
   Refit Solve(double share, const SparsifySettings& settings) const;
   // Σ g E[(y − y')²]
   double Loss(const Refit& solution) const;
 };
 
-LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows);
+LayerProblem ProblemOf(const SparseLayer& layer, const RowStatistics& rows, Method method);
 
-// The product with these zeros, one a target: as SolveWhole with a bias, where outputs share their
-// zeros (IsWide), else by a sweep from the solution without zeros.
+// As SolveWhole, with these zeros kept: exactly where outputs share them (IsWide), else by a sweep
+// from the solution without zeros. None at all: SolveWhole.
 std::vector<Refit> SolveWithZeros(const MatrixView& product, const ZeroMask& zeros, Pattern pattern,
-                                  const PairStatistics& pair,
-                                  std::span<const OutputTarget> targets);
+                                  const PairStatistics& pair, std::span<const OutputTarget> targets,
+                                  bool with_bias);
 
 // The evidence's model with zeros in `shares` of the layers, each solved on the original's inputs.
 Model ApplyZeros(Evidence& evidence, std::span<const SparseLayer> layers,

@@ -83,14 +83,12 @@ void FindImportance(const Curvature& curvature, SparseLayer& layer) {
     layer.reason = reason->second;
     return;
   }
-  const VectorXd& own = curvature.outputs.at(output).columns;
-  // What gradients never met counts a little, not nothing.
-  layer.importance = (own.array() + 1e-6 * std::max(own.mean(), 1e-30)) * (0.5 / curvature.answers);
+  layer.importance = Importance(curvature.outputs.at(output)) * (0.5 / curvature.answers);
 }
 
 // Predictions, scaled by what the share asked for really costs.
 void FindLosses(Evidence& evidence, SparseLayer& layer, const SparsifySettings& settings) {
-  const LayerProblem problem = ProblemOf(layer, evidence.Input(layer.matrix));
+  const LayerProblem problem = ProblemOf(layer, evidence.Input(layer.matrix), settings.method);
   double least = 1e-12;  // more zeros never cost less
   for (const double share : LossShares(settings.sparsity)) {
     const Refit solution = problem.Solve(share, settings);

@@ -178,22 +178,39 @@ std::optional<size_t> StudentWalk::TakeBest(const MatrixView& product,
   return taken;
 }
 
-Refit SolveWhole(const MatrixView& product, const PairStatistics& pair, const OutputTarget& target,
-                 bool with_bias) {
-  const MatrixXd weight = Weight(product);
+std::vector<Refit> SolveTargets(const MatrixView& product, const PairStatistics& pair,
+                                std::span<const OutputTarget> targets, bool with_bias,
+                                const SolveWeights& solve) {
   const VectorXd& mean = pair.student_mean;
-  if (with_bias) {
-    const DampedCholesky cholesky = Decompose(pair.student_gram / pair.count);
-    Refit refit{cholesky.Solve(target.cross + cholesky.damping * weight), target.mean};
-    refit.bias -= refit.weight.transpose() * mean;
-    return refit;
-  }
   const VectorXd bias = Bias(product);
-  const DampedCholesky cholesky =
-      Decompose(pair.student_gram / pair.count + mean * mean.transpose());
-  return {cholesky.Solve(target.cross + mean * (target.mean - bias).transpose() +
-                         cholesky.damping * weight),
-          bias};
+  MatrixXd h = pair.student_gram / pair.count;
+  if (!with_bias) h += mean * mean.transpose();
+  std::vector<MatrixXd> rights;
+  for (const OutputTarget& target : targets) {
+    rights.push_back(target.cross);
+    if (!with_bias) rights.back() += mean * (target.mean - bias).transpose();
+  }
+  std::vector<MatrixXd> weights = solve(h, rights);
+  std::vector<Refit> solutions;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    VectorXd moved = with_bias ? targets[i].mean - weights[i].transpose() * mean : bias;
+    solutions.push_back({std::move(weights[i]), std::move(moved)});
+  }
+  return solutions;
+}
+
+std::vector<Refit> SolveWhole(const MatrixView& product, const PairStatistics& pair,
+                              std::span<const OutputTarget> targets, bool with_bias) {
+  return SolveTargets(product, pair, targets, with_bias,
+                      [&](const MatrixXd& h, std::span<const MatrixXd> rights) {
+                        const MatrixXd weight = Weight(product);
+                        const DampedCholesky cholesky = Decompose(h);
+                        std::vector<MatrixXd> weights;
+                        for (const MatrixXd& right : rights) {
+                          weights.push_back(cholesky.Solve(right + cholesky.damping * weight));
+                        }
+                        return weights;
+                      });
 }
 
 std::optional<MatrixView> ResolvableMatrix(const Node& node, const Context& context) {

@@ -4,6 +4,7 @@
 #ifndef SPARSEFUSE_PASSES_STATISTICS_STUDENT_WALK_H_
 #define SPARSEFUSE_PASSES_STATISTICS_STUDENT_WALK_H_
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -102,13 +103,19 @@ class StudentWalk {
   std::vector<std::vector<Tensor>> expected_;  // of this segment, on the select split
 };
 
-// Of a product that keeps all its inputs:
-//
-//   W' = (Ĥ + λI)⁻¹ (Z + λW),  b' = z − μ̂ᵀW'
-//
-// for a target of moments Z and z. Without a bias that may change, moments are about zero instead.
-Refit SolveWhole(const MatrixView& product, const PairStatistics& pair, const OutputTarget& target,
-                 bool with_bias);
+// W' for each of several right-hand sides Z [n, m], of one H [n, n].
+using SolveWeights = std::function<std::vector<Eigen::MatrixXd>(
+    const Eigen::MatrixXd& h, std::span<const Eigen::MatrixXd> rights)>;
+
+// One a target, of moments Z and z: `solve` is given Ĥ and every Z, and b' = z − μ̂ᵀW'. Without a
+// bias that may change, moments are about zero instead, and b' = b.
+std::vector<Refit> SolveTargets(const MatrixView& product, const PairStatistics& pair,
+                                std::span<const OutputTarget> targets, bool with_bias,
+                                const SolveWeights& solve);
+
+// Of a product that keeps all its inputs: W' = (Ĥ + λI)⁻¹ (Z + λW).
+std::vector<Refit> SolveWhole(const MatrixView& product, const PairStatistics& pair,
+                              std::span<const OutputTarget> targets, bool with_bias);
 
 // The product that `node` is, if it may be solved anew to make up for others: its weight is its
 // own, and the configuration does not exclude it.

@@ -1,6 +1,7 @@
 // Quantisation of the embedded demo in sequence: what the design says about it, measured.
 
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "passes/quantize/linear_sequence.h"

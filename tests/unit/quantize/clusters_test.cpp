@@ -9,19 +9,14 @@
 #include <set>
 
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 
-std::vector<float> NormalValues(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 std::vector<float> Squares(std::vector<float> values) {
   for (float& v : values) v *= v;

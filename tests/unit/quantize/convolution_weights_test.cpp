@@ -3,20 +3,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <random>
 
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
-std::vector<float> NormalValues(size_t count, uint32_t seed, float deviation = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 // The least squared error of a pair of weights over all pairs of codes that are allowed.
 double BestPairError(double a, double b, double scale) {

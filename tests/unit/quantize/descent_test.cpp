@@ -4,20 +4,14 @@
 
 #include "passes/quantize/feedback.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-std::vector<float> NormalValues(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 // Of inputs that have much in common.
 MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {

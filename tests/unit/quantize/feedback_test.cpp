@@ -9,19 +9,13 @@
 
 #include "passes/statistics/dense.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
 using Eigen::MatrixXd;
-
-std::vector<float> NormalValues(int64_t count, uint32_t seed, float deviation = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 // Mean of x·xᵀ of inputs that depend on each other and differ in size.
 MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {

@@ -2,21 +2,15 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <random>
 
 #include "kernels/linear/pack.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
-std::vector<float> NormalValues(size_t count, uint32_t seed, float deviation = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 // The best code of a grid, by trying every scale and every code.
 double BruteForceRowError(std::span<const float> row, float scale) {

@@ -4,7 +4,6 @@
 #include "passes/quantize/packed_filters.h"
 
 #include <cmath>
-#include <random>
 #include <set>
 
 #include "onnx_io/text.h"
@@ -13,20 +12,14 @@
 #include "passes/quantize/convolution_weights.h"
 #include "passes/statistics/dense.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-std::vector<float> NormalValues(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 // Mean of x·xᵀ of inputs that depend on their neighbours.
 MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {

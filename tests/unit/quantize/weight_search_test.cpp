@@ -2,21 +2,14 @@
 
 #include "passes/quantize/weight_search.h"
 
-#include <random>
-
 #include "passes/quantize/smoothing.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
-std::vector<float> NormalValues(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = normal(random);
-  return values;
-}
+using test::NormalValues;
 
 ActivationRows Activations(int64_t rows, int64_t inputs, uint32_t seed) {
   const std::vector<float> values = NormalValues(rows * inputs, seed);

@@ -4,31 +4,26 @@
 
 #include <Eigen/Dense>
 #include <cmath>
-#include <random>
 
 #include "passes/sensitivity/group_obs.h"
 #include "passes/sensitivity/rank_agreement.h"
 #include "passes/statistics/dense.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-MatrixXd Draw(int64_t rows, int64_t columns, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal;
-  return MatrixXd::NullaryExpr(rows, columns, [&] { return normal(random); });
-}
+using test::NormalMatrix;
 
 MatrixXd Products(const MatrixXd& rows) {
   return rows.transpose() * rows / static_cast<double>(rows.rows());
 }
 
 TEST_CASE("rounded columns lie on their grid, each weight at its nearest point") {
-  MatrixXd weight = Draw(7, 3, 1);
+  MatrixXd weight = NormalMatrix(7, 3, 1);
   weight.col(2).setZero();
   for (const int64_t bits : {2, 4, 8}) {
     const double steps = std::exp2(bits - 1) - 1;
@@ -50,7 +45,7 @@ TEST_CASE("rounded columns lie on their grid, each weight at its nearest point")
 }
 
 TEST_CASE("a metric shapes as its Gram says, and back") {
-  const MatrixXd gram = Products(Draw(9, 5, 2)), weight = Draw(4, 5, 3);
+  const MatrixXd gram = Products(NormalMatrix(9, 5, 2)), weight = NormalMatrix(4, 5, 3);
   MatrixXd used = 0.95 * gram;
   used.diagonal() = gram.diagonal().array() + 1e-6 * gram.diagonal().mean();
   const VectorXd diagonal = gram.diagonal();
@@ -66,8 +61,8 @@ TEST_CASE("a metric shapes as its Gram says, and back") {
 TEST_CASE("no matrix of the same rank does better than the rank curve's") {
   for (const auto& [n, m] : {std::pair(6, 9), std::pair(9, 6)}) {
     CAPTURE(n, m);
-    const MatrixXd weight = Draw(n, m, 4), gram = Products(Draw(40, n, 5));
-    const OutputMetric metric(Products(Draw(40, m, 6)));
+    const MatrixXd weight = NormalMatrix(n, m, 4), gram = Products(NormalMatrix(40, n, 5));
+    const OutputMetric metric(Products(NormalMatrix(40, m, 6)));
     const RankCurve curve(weight, gram, metric);
     MatrixXd damped = gram;
     damped.diagonal().array() += Decompose(gram).damping;
@@ -79,7 +74,7 @@ TEST_CASE("no matrix of the same rank does better than the rank curve's") {
       CHECK(Eigen::ColPivHouseholderQR<MatrixXd>(best).setThreshold(1e-9).rank() == rank);
       CHECK(curve.Error(rank) == Approx(error));
       // Alternating least squares from a random start reaches it, and nothing below it.
-      MatrixXd left = Draw(n, rank, 7), right;
+      MatrixXd left = NormalMatrix(n, rank, 7), right;
       const MatrixXd g = metric.Shape(MatrixXd::Identity(m, m));
       for (int round = 0; round < 300; ++round) {
         right = (left.transpose() * damped * left).ldlt().solve(left.transpose() * damped * weight);

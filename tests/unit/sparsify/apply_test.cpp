@@ -3,10 +3,9 @@
 
 #include "passes/sparsify/apply.h"
 
-#include <random>
-
 #include "tests/support/catch.h"
 #include "tests/support/demo.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
@@ -14,12 +13,7 @@ namespace {
 using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-MatrixXd Random(Index rows, Index columns, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal;
-  return MatrixXd::NullaryExpr(rows, columns, [&] { return normal(random); });
-}
+using test::NormalMatrix;
 
 struct Layer {
   Layer() {
@@ -36,8 +30,10 @@ struct Layer {
   }
 
   // Inputs that have much in common, and a mean.
-  MatrixXd x = (Random(300, 24, 1) * Random(24, 48, 2) + 0.5 * Random(300, 48, 3)).array() + 0.3;
-  MatrixXd weight = Random(48, 64, 4), gram;
+  MatrixXd x = (NormalMatrix(300, 24, 1) * NormalMatrix(24, 48, 2) + 0.5 * NormalMatrix(300, 48, 3))
+                   .array() +
+               0.3;
+  MatrixXd weight = NormalMatrix(48, 64, 4), gram;
   ZeroMask none = ZeroMask::Zero(48, 64);
   LayerProblem problem;
 };

@@ -2,10 +2,10 @@
 
 #include <Eigen/LU>
 #include <cmath>
-#include <random>
 
 #include "passes/statistics/dense.h"
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
@@ -13,19 +13,14 @@ namespace {
 using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-
-MatrixXd Random(Index rows, Index columns, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal;
-  return MatrixXd::NullaryExpr(rows, columns, [&] { return normal(random); });
-}
+using test::NormalMatrix;
 
 // Of inputs that depend on each other: half as many sources as inputs, and some noise.
 MatrixXd Gram(Index n, unsigned seed) {
   const Index rows = 6 * n;
-  const MatrixXd x = Random(rows, std::max<Index>(n / 2, 1), seed) *
-                         Random(std::max<Index>(n / 2, 1), n, seed + 1) +
-                     0.3 * Random(rows, n, seed + 2);
+  const MatrixXd x = NormalMatrix(rows, std::max<Index>(n / 2, 1), seed) *
+                         NormalMatrix(std::max<Index>(n / 2, 1), n, seed + 1) +
+                     0.3 * NormalMatrix(rows, n, seed + 2);
   return x.transpose() * x / static_cast<double>(rows);
 }
 
@@ -82,7 +77,7 @@ TEST_CASE("the factor is that of the damped inverse") {
 
 TEST_CASE("a sweep is between the best weights and none") {
   const Index n = 150, m = 7;  // two panels of inputs
-  const MatrixXd weight = Random(n, m, 2), gram = Gram(n, 3);
+  const MatrixXd weight = NormalMatrix(n, m, 2), gram = Gram(n, 3);
   const SweepFactor factor = FactorOf(gram);
   const VectorXd g = VectorXd::Ones(m);
   const auto [swept, zeros] = Sweep(weight, factor, Task(Pattern::kUnstructured, 0.5, n, m));
@@ -100,7 +95,7 @@ TEST_CASE("a sweep is between the best weights and none") {
 
 TEST_CASE("zeros before all that stays: the sweep is exact") {
   const Index n = 20, m = 3;
-  const MatrixXd weight = Random(n, m, 5), gram = Gram(n, 6);
+  const MatrixXd weight = NormalMatrix(n, m, 5), gram = Gram(n, 6);
   const SweepFactor factor = FactorOf(gram);
   ZeroMask zeros = ZeroMask::Zero(n, m);
   zeros.topRows(9).setOnes();
@@ -114,9 +109,9 @@ TEST_CASE("a block's cost alone is what its removal really costs") {
   const Index n = 12, m = 32;
   for (unsigned seed = 0; seed < 8; ++seed) {
     CAPTURE(seed);
-    const MatrixXd weight = Random(n, m, 10 + seed), gram = Gram(n, 30 + seed);
+    const MatrixXd weight = NormalMatrix(n, m, 10 + seed), gram = Gram(n, 30 + seed);
     SweepTask task = Task(Pattern::kBlock, 1.0 / 3, n, m);
-    task.importance = Random(m, 1, 50 + seed).cwiseAbs();
+    task.importance = NormalMatrix(m, 1, 50 + seed).cwiseAbs();
     // Panels of 128 inputs hold all three; what counts is the cost when only later inputs can make
     // up for it.
     const SweepFactor factor = FactorOf(gram);
@@ -142,8 +137,8 @@ TEST_CASE("a panel of inputs gets the blocks that cost least with everything ref
   for (unsigned seed = 0; seed < 6; ++seed) {
     CAPTURE(seed);
     MatrixXd weight = MatrixXd::Zero(n, m);
-    weight.topRows(4) = Random(4, m, seed);
-    weight.bottomRows(4) = Random(4, m, seed + 20);
+    weight.topRows(4) = NormalMatrix(4, m, seed);
+    weight.bottomRows(4) = NormalMatrix(4, m, seed + 20);
     const MatrixXd gram = Gram(n, seed + 40);
     const SweepFactor factor = FactorOf(gram);
     SweepTask task = Task(Pattern::kBlock, 32.0 / 33, n, m);
@@ -163,7 +158,7 @@ TEST_CASE("a panel of inputs gets the blocks that cost least with everything ref
 TEST_CASE("exactly the share that was asked for, whatever the shape") {
   for (const auto& [n, m] :
        {std::pair<Index, Index>{128, 64}, {301, 45}, {7, 3}, {1, 1}, {130, 33}}) {
-    const MatrixXd weight = Random(n, m, 7), gram = Gram(n, 8);
+    const MatrixXd weight = NormalMatrix(n, m, 7), gram = Gram(n, 8);
     const SweepFactor factor = FactorOf(gram);
     for (const Pattern pattern : {Pattern::kBlock, Pattern::kBlock64, Pattern::kUnstructured}) {
       for (const double share : {0.1, 0.5, 0.9, 1.0}) {
@@ -194,8 +189,8 @@ TEST_CASE("each output has its share where outputs do not compete") {
   const Index n = 60, m = 9;
   SweepTask task = Task(Pattern::kUnstructured, 0.4, n, m);
   task.pattern.scope = Scope::kOutput;
-  const Swept swept = Sweep(Random(n, m, 1), FactorOf(Gram(n, 2)), task);
-  const Swept dropped = DropLeast(Random(n, m, 1), VectorXd::Ones(n), task);
+  const Swept swept = Sweep(NormalMatrix(n, m, 1), FactorOf(Gram(n, 2)), task);
+  const Swept dropped = DropLeast(NormalMatrix(n, m, 1), VectorXd::Ones(n), task);
   for (Index c = 0; c < m; ++c) {
     CHECK((swept.zeros.col(c).array() != 0).count() == 24);
     CHECK((dropped.zeros.col(c).array() != 0).count() == 24);
@@ -205,7 +200,7 @@ TEST_CASE("each output has its share where outputs do not compete") {
 TEST_CASE("panels of outputs keep their quads in multiples") {
   for (const Index n : {256, 200}) {  // 64 quads; 50, the last two of which are beyond the multiple
     const Index m = 96;
-    MatrixXd weight = Random(n, m, 3);
+    MatrixXd weight = NormalMatrix(n, m, 3);
     weight.leftCols(32) *= 0.2;  // is missed least
     SweepTask task = Task(Pattern::kBlock, 0.5, n, m);
     task.pattern.quad_multiple = 16;
@@ -228,7 +223,7 @@ TEST_CASE("panels of outputs keep their quads in multiples") {
 
 TEST_CASE("two of four: the cheapest pair of each four, forward") {
   const Index n = 11, m = 5;  // the last three: one of them
-  const MatrixXd weight = Random(n, m, 5), gram = Gram(n, 6);
+  const MatrixXd weight = NormalMatrix(n, m, 5), gram = Gram(n, 6);
   const SweepFactor factor = FactorOf(gram);
   const Swept swept = Sweep(weight, factor, Task(Pattern::kTwoOfFour, 0.5, n, m));
   CHECK(HasZeros(swept));
@@ -269,7 +264,8 @@ TEST_CASE("zeros that are there stay and count") {
   for (const Pattern pattern :
        {Pattern::kBlock, Pattern::kBlock64, Pattern::kTwoOfFour, Pattern::kUnstructured}) {
     CAPTURE(static_cast<int>(pattern));
-    MatrixXd weight = Random(n, m, 8) + MatrixXd::Constant(n, m, 20);  // zeros would not be chosen
+    MatrixXd weight =
+        NormalMatrix(n, m, 8) + MatrixXd::Constant(n, m, 20);  // zeros would not be chosen
     weight.block(8, 32, 4, 32).setZero();
     weight(1, 1) = weight(2, 1) = weight(3, 1) = 0;
     SweepTask task = Task(pattern, 0.25, n, m);
@@ -289,7 +285,7 @@ TEST_CASE("zeros that are there stay and count") {
 
 TEST_CASE("more zeros than asked for all stay") {
   const Index n = 32, m = 32;
-  MatrixXd weight = Random(n, m, 1);
+  MatrixXd weight = NormalMatrix(n, m, 1);
   weight.topRows(16).setZero();
   SweepTask task = Task(Pattern::kBlock, 0.25, n, m);
   task.forced = ExistingZeros(weight, Pattern::kBlock);
@@ -298,7 +294,7 @@ TEST_CASE("more zeros than asked for all stay") {
 
 TEST_CASE("inputs that are always zero and outputs that are go first and break nothing") {
   const Index n = 24, m = 40;
-  MatrixXd weight = Random(n, m, 3), gram = Gram(n, 4);
+  MatrixXd weight = NormalMatrix(n, m, 3), gram = Gram(n, 4);
   gram.row(5).setZero();
   gram.col(5).setZero();
   weight.col(7).setZero();
@@ -327,7 +323,7 @@ TEST_CASE("the least products of weight and input size go") {
 
 TEST_CASE("a refit is the least squares solution for its zeros") {
   const Index n = 20, m = 70;
-  const MatrixXd weight = Random(n, m, 5), gram = Gram(n, 6);
+  const MatrixXd weight = NormalMatrix(n, m, 5), gram = Gram(n, 6);
   const SweepFactor factor = FactorOf(gram);
   const Swept swept = Sweep(weight, factor, Task(Pattern::kBlock, 0.5, n, m));
   const std::vector<MatrixXd> targets = {gram * weight, 3 * gram * weight};

@@ -66,6 +66,19 @@ TEST_CASE("a chain is cut after every product but the last") {
   CheckChain(model, {{"x", test::RandomTensor({3, 4}, 1)}});
 }
 
+TEST_CASE("nothing is cut where types are not known") {
+  const auto cuts = [](const char* activation) {
+    return FindCuts(ParseGraph(fmt::format(
+        R"(<ir_version: 8, opset_import: ["" : 17, "foreign" : 1]> g (float[n,4] x) => (float[n,4] y)
+        <float[4,4] v = {{{}}}, float[4,4] w = {{{}}}> {{
+          a = MatMul(x, v) d = {}(a)
+          y = MatMul(d, w) }})",
+        "1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1", "1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1", activation)));
+  };
+  CHECK(cuts("Relu") == Names{"d"});
+  CHECK(cuts("foreign.Activation").empty());
+}
+
 TEST_CASE("nothing is cut while something is carried past it") {
   const Model model = Parse(R"((float[n,4] x) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?, float[4,4] u = ?> {

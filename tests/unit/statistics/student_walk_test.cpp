@@ -108,7 +108,7 @@ TEST_CASE("a product solved anew is the least squares solution for its target") 
     for (size_t t = 0; t < targets.size(); ++t) {
       CAPTURE(t);
       for (const bool with_bias : {true, false}) {
-        const auto [weight, bias] = SolveWhole(product, pair, targets[t], with_bias);
+        const auto [weight, bias] = SolveWhole(product, pair, targets, with_bias)[t];
         const MatrixXd miss = (x_hat * weight).rowwise() + bias.transpose() - wanted[t];
         // The gradient of ‖miss‖²/T + λ‖W' − W‖² is zero.
         const MatrixXd& x = with_bias ? centred : x_hat;
@@ -123,7 +123,7 @@ TEST_CASE("a product solved anew is the least squares solution for its target") 
     }
     // The best of them is taken, and nothing that is worse than what there is.
     const double before = walk.Error(walk.student());
-    std::vector<Refit> solutions = {SolveWhole(product, pair, targets[2], true)};
+    std::vector<Refit> solutions = {SolveWhole(product, pair, targets, true)[2]};
     solutions.push_back({2 * solutions[0].weight, solutions[0].bias});
     CHECK_FALSE(walk.TakeBest(product, {&solutions[1], 1}, true));
     CHECK(walk.Error(walk.student()) == before);
