@@ -2,6 +2,7 @@
 
 #include "passes/quantize/weight_search.h"
 
+#include "passes/quantize/descent.h"
 #include "passes/quantize/smoothing.h"
 #include "tests/support/catch.h"
 #include "tests/support/random.h"
@@ -54,6 +55,29 @@ TEST_CASE("what the search returns is no worse than any of its candidates alone"
     const WeightRowsView view{rows, inputs, outputs};
     CHECK(best.error ==
           Approx(BlockError(view, coded, select, 1) / BlockError(view, {}, select, 1)));
+  }
+}
+
+TEST_CASE("after feedback, codes below 8 bits have moved to where no other gains") {
+  const int64_t inputs = 128, outputs = 40;
+  const std::vector<float> rows = NormalValues(inputs * outputs, 9);
+  const Eigen::MatrixXd fit = GramOf(Activations(900, inputs, 10));
+  const DampedCholesky damped = Decompose(fit);
+  const Eigen::MatrixXd factor = FeedbackFactor(damped);
+  Eigen::MatrixXd h = fit;
+  h.diagonal().array() += damped.damping;
+  for (const Encoding encoding : {Encoding::kInt4, Encoding::kNested4}) {
+    const WeightRequest request{.weight = {rows, inputs, outputs},
+                                .rule = {.encoding = encoding},
+                                .width = 64,
+                                .feedback = FeedbackUse::kAlways,
+                                .fit = &fit,
+                                .select = &fit};
+    const CodedWeight coded = SearchWeight(request);
+    std::vector<int8_t> moved = coded.codes;
+    DescendWeights(request.weight, coded.scales, request.rule, h, 1, moved);
+    CHECK(moved == coded.codes);
+    CHECK(RoundWeights(request.weight, coded.scales, request.rule, &factor, 1) != coded.codes);
   }
 }
 
