@@ -140,7 +140,8 @@ FloatRows GatherRows(const Tensor& tensor, const Rows& rows, const std::optional
     ++to;
   }
   if (!result.allFinite()) {
-    throw UserError(ErrorCode::kEngine, "holds NaN or infinity on the calibration data")
+    throw UserError(ErrorCode::kEngine, "holds NaN or infinity on the calibration data",
+                    "a weight before it or a sample has such values: correct that one")
         .At(fmt::format("tensor \"{}\"", Printable(rows.tensor)));
   }
   return result;
