@@ -1,310 +1,14 @@
-// Many rows on compute capability 9.0: the product of prefill.cu by the instructions of that
-// generation, which read the activations from shared memory themselves, a warp group (4 warps) at a
-// time. Weights stay packed until a warp has its 16 outputs in registers.
-//
-// A warp group multiplies 64 outputs (2 panels) by 128 rows of X at a time, each of its warps 16 of
-// the outputs. Two groups share a tile:
-//
-// clang-format off
-//           Wide                 Scaled                Narrow
-//    ┌──────────────────┐    ┌──────────┐    ┌──────────┬──────────┐   Wide    4 panels, 256 rows
-//    │     group 0      │    │ group 0  │    │ group 0  │ group 1  │   Scaled  4 panels, 128 rows, with
-//    ├──────────────────┤    ├──────────┤    └──────────┴──────────┘           several rows of scales
-//    │     group 1      │    │ group 1  │                              Narrow  2 panels, 256 rows
-//    └──────────────────┘    └──────────┘
-// clang-format on
-//
-// A thread of a third group has both operands copied: a group of a panel is one piece of memory,
-// and so are 256 rows × 64 inputs of tiled codes (quantize.h), whose order is that in which a
-// thread meets the weights of layout 1.
-
-#include <algorithm>
-
-#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/quantize.h"
+#include "kernels/cuda/prefill_sm90.cuh"
 
 namespace sparsefuse::cuda {
 namespace {
 
-constexpr int kWarps = 8, kThreads = (kWarps + 4) * kWarp;  // and the group that copies
-constexpr int kHalfRows = 128, kHalfBytes = kHalfRows * kGroupInputs;
-[[maybe_unused]] constexpr int kPart = 64;  // sums of 64 outputs × 128 rows, a thread's share
-constexpr int kStages = 8;
-constexpr int kAlign = 1024;                            // of the first stage
-constexpr int kMostGroups = kMaxInputs / kGroupInputs;  // of a panel
-
-template <int kPanels_, int kGroupHalves_, bool kManyScales_>
-struct Tile {
-  static constexpr int kPanels = kPanels_;
-  static constexpr int kGroupHalves = kGroupHalves_;  // of 128 rows, of a warp group
-  static constexpr bool kManyScales = kManyScales_;
-  static constexpr int kHalves = kPanels == 4 ? kGroupHalves : 2;
-  static constexpr int kRows = kHalves * kHalfRows;
-};
-using Wide = Tile<4, 2, false>;
-using Scaled = Tile<4, 1, true>;
-using Narrow = Tile<2, 1, false>;
-
 template <Encoding kEncoding, typename T>
-constexpr int kStageBytes =
-    T::kPanels* static_cast<int>(GroupBytes(kEncoding)) + T::kHalves* kHalfBytes;
-
-struct Barriers {
-  Barrier full[kStages], empty[kStages];
-};
-// Barriers, and which inputs a sparse panel's groups hold, in units of 64.
-struct Header {
-  Barriers barriers;
-  uint16_t run[kMostGroups];
-};
-constexpr int kHeaderBytes = (sizeof(Header) + kAlign - 1) / kAlign * kAlign;
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-// sum[64 outputs × 128 rows] += a[64 × 32 inputs] · b, b in shared memory. Asynchronous.
-__device__ void MultiplyAddAsync(int32_t (&d)[kPart], uint32_t a0, uint32_t a1, uint32_t a2,
-                                 uint32_t a3, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "{%64, %65, %66, %67}, %68, 1;"
-      :  // clang-format off
-        "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-        "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-        "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]),
-        "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]),
-        "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]),
-        "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]),
-        "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
-      // clang-format on
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-}
-__device__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ void CommitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int kPending>
-__device__ void WaitForProducts() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-__device__ void SyncConsumers() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kWarps * kWarp) : "memory");
-}
-
-// One arrival, and `bytes` that copies will bring.
-__device__ void ArriveAndExpect(Barrier* barrier, int bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
-}
-// Tells the barrier when the bytes are there.
-__device__ void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
-      : "memory");
-}
-
-// Of rows of 64 bytes, 8 of them together, with 64-byte swizzle.
-__device__ uint64_t Describe(const void* shared) {
-  const auto address = static_cast<uint64_t>(__cvta_generic_to_shared(shared));
-  return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{512 >> 4} << 32 |
-         uint64_t{2} << 62;
-}
-
-// A thread's weights of one group: outputs g and g + 8 of its warp's 16 (g = lane / 4), quads
-// 4t … 4t + 3 (t = lane mod 4).
-struct Pair {
-  uint4 upper, lower;
-};
-
-// half: which 16 of the panel's outputs.
-template <Encoding kEncoding>
-__device__ Pair ReadWeights(const uint8_t* panel, int half, int lane) {
-  const auto* from = reinterpret_cast<const uint4*>(panel) + lane;
-  if constexpr (kEncoding == Encoding::kInt8) {
-    return {from[half * 2 * kWarp], from[(half * 2 + 1) * kWarp]};
-  } else {
-    const uint4 h0 = from[0], h1 = from[kWarp];
-    const int shift = half * 4;
-    if constexpr (kEncoding == Encoding::kInt4) {
-      const auto decode = [shift](uint32_t w) { return LowNibbles16(w >> shift); };
-      return {ForWords(h0, decode), ForWords(h1, decode)};
-    } else {
-      const uint4 l0 = from[2 * kWarp], l1 = from[3 * kWarp];
-      const auto decode = [shift](uint32_t h, uint32_t l) {
-        return kEncoding == Encoding::kNested1 ? LowNested1(h >> shift, l >> shift)
-                                               : Nested4(h >> shift, l >> shift);
-      };
-      return {ForWords(h0, l0, decode), ForWords(h1, l1, decode)};
-    }
-  }
-}
-
-// A tile's place.
-struct Place {
-  int32_t panel, groups;  // the first panel; how many groups each of them has
-  int64_t row;
-};
-
-template <Encoding kEncoding, typename T>
-__device__ void CopyStages(const Job& job, uint8_t* ring, Header& header, const Place& place) {
-  constexpr int kPlane = static_cast<int>(PlaneBytes(kEncoding));
-  constexpr int kPlanes = IsNested(kEncoding) ? 2 : 1;
-  constexpr int kTileBytes = kTileRowsSm90 * kGroupInputs;
-  const uint8_t* weights[T::kPanels];
-#pragma unroll
-  for (int p = 0; p < T::kPanels; ++p) {  // panels that do not exist: the last one again
-    const int32_t of = min(place.panel + p, job.panels - 1);
-    weights[p] = job.weight + int64_t{job.group_ptr[of]} * kPlane;
-  }
-  const int8_t* rows = job.codes + place.row / kTileRowsSm90 * kTileRowsSm90 * job.codes_stride +
-                       place.row % kTileRowsSm90 * kGroupInputs;
-  for (int32_t i = 0; i < place.groups; ++i) {
-    const int stage = i % kStages;
-    if (i >= kStages) WaitFor(&header.barriers.empty[stage], i / kStages % 2 ^ 1);
-    Barrier* const full = &header.barriers.full[stage];
-    uint8_t* to = ring + stage * kStageBytes<kEncoding, T>;
-    ArriveAndExpect(full, kStageBytes<kEncoding, T>);
-#pragma unroll
-    for (int p = 0; p < T::kPanels; ++p) {
-#pragma unroll
-      for (int plane = 0; plane < kPlanes; ++plane) {
-        CopyBulk(to, weights[p] + plane * job.plane_bytes + int64_t{i} * kPlane, kPlane, full);
-        to += kPlane;
-      }
-    }
-    const int32_t run = job.quad ? header.run[i] : i;
-    CopyBulk(to, rows + int64_t{run} * kTileBytes, T::kHalves * kHalfBytes, full);
-  }
-}
-
-template <Encoding kEncoding, typename T>
-__device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, const Place& place) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warp_group = warp / 4;
-  const int first_half = T::kPanels == 4 ? 0 : warp_group;
-  const int eighth = T::kPanels == 4 ? warp : warp % 4;  // of 16 outputs
-  using Value = std::conditional_t<T::kManyScales, float, int32_t>;
-  int32_t sum[T::kGroupHalves][kPart];
-  [[maybe_unused]] Value result[T::kManyScales ? kPart : 1] = {};
-#pragma unroll
-  for (int i = 0; i < T::kGroupHalves * kPart; ++i) sum[i / kPart][i % kPart] = 0;
-  const int32_t of_panel = min(place.panel + eighth / 2, job.panels - 1);
-  [[maybe_unused]] const float* scale =
-      job.scale + int64_t{job.scale_ptr[of_panel]} * kPanelOutputs + eighth % 2 * 16 + lane / 4;
-
-  const auto step = [&](int32_t group, Pair& w) {
-    const int at = group % kStages;
-    const uint8_t* stage = ring + at * kStageBytes<kEncoding, T>;
-    WaitFor(&barriers.full[at], group / kStages % 2);
-    w = ReadWeights<kEncoding>(stage + eighth / 2 * GroupBytes(kEncoding), eighth % 2, lane);
-    const uint64_t b =
-        Describe(stage + T::kPanels * GroupBytes(kEncoding) + first_half * kHalfBytes);
-    constexpr uint64_t kNextInputs = 32 >> 4, kNextHalf = kHalfBytes >> 4;
-    BeginProducts();
-#pragma unroll
-    for (int h = 0; h < T::kGroupHalves; ++h) {
-      MultiplyAddAsync(sum[h], w.upper.x, w.lower.x, w.upper.y, w.lower.y, b + h * kNextHalf);
-    }
-#pragma unroll
-    for (int h = 0; h < T::kGroupHalves; ++h) {
-      MultiplyAddAsync(sum[h], w.upper.z, w.lower.z, w.upper.w, w.lower.w,
-                       b + h * kNextHalf + kNextInputs);
-    }
-    CommitProducts();
-    // Of large products one may be under way while the next is prepared; between small ones the
-    // other warp group has its turn.
-    constexpr int kPending = T::kGroupHalves - 1;
-    WaitForProducts<kPending>();
-    const int32_t done = group - kPending;
-    if (done >= 0 && lane == 0) Arrive(&barriers.empty[done % kStages]);
-    if constexpr (T::kManyScales) {
-      if ((group + 1) % job.groups_per_scale != 0 && group + 1 < place.groups) return;
-      const float of_row[2] = {scale[0], scale[8]};
-#pragma unroll
-      for (int i = 0; i < kPart; ++i) {
-        result[i] += of_row[i % 4 / 2] * static_cast<float>(Unscaled<kEncoding>(sum[0][i]));
-        sum[0][i] = 0;
-      }
-      scale += kPanelOutputs;
-    }
-  };
-  // Two sets of weights: products still read the ones of the group before.
-  Pair even, odd;
-  for (int32_t group = 0; group < place.groups; group += 2) {
-    step(group, even);
-    if (group + 1 < place.groups) step(group + 1, odd);
-  }
-  WaitForProducts<0>();
-  SyncConsumers();
-
-  // The tile takes the stages' place, turned round, so that whole rows of outputs are written.
-  auto* const turned = reinterpret_cast<Value*>(ring);
-#pragma unroll
-  for (int i = 0; i < T::kGroupHalves * kPart; ++i) {
-    const int row = first_half * kHalfRows + i / 4 * 8 + lane % 4 * 2 + i % 2;
-    const int output = eighth * 16 + i % 4 / 2 * 8 + lane / 4;
-    Value value;
-    if constexpr (T::kManyScales) {
-      value = result[i];
-    } else {
-      value = Unscaled<kEncoding>(sum[i / kPart][i % kPart]);
-    }
-    turned[row * kTileStride<T::kPanels> + output] = value;
-  }
-  SyncConsumers();
-  const auto rows = static_cast<int>(min(int64_t{T::kRows}, job.rows - place.row));
-  WriteTile<T::kPanels>(job, turned, place.panel, place.row, rows, warp, kWarps);
-}
-
-template <Encoding kEncoding, typename T>
-__device__ void Product(const Job& job, uint8_t* shared) {
-  auto& header = *reinterpret_cast<Header*>(shared);
-  uint8_t* const ring = shared + kHeaderBytes;
-  const int64_t row_tiles = (job.rows + T::kRows - 1) / T::kRows;
-  const int32_t panel = job.tile_order[blockIdx.x / row_tiles] * T::kPanels;
-  const int32_t first_group = job.group_ptr[panel];
-  const Place place = {.panel = panel,
-                       .groups = job.group_ptr[panel + 1] - first_group,
-                       .row = blockIdx.x % row_tiles * T::kRows};
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < kStages; ++s) {
-      InitBarrier(&header.barriers.full[s], 1);
-      InitBarrier(&header.barriers.empty[s], kWarps);
-    }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  }
-  if (job.quad) {
-    for (int32_t i = threadIdx.x; i < place.groups; i += kThreads) {
-      header.run[i] = job.quad[int64_t{first_group + i} * kGroupQuads] / kGroupQuads;
-    }
-  }
-  __syncthreads();
-  WaitForEarlierLaunch();
-  // Registers go from the threads that copy to those that multiply.
-  if (threadIdx.x >= kWarps * kWarp) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == kWarps * kWarp) CopyStages<kEncoding, T>(job, ring, header, place);
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    Multiply<kEncoding, T>(job, ring, header.barriers, place);
-  }
-}
-
-#endif  // __CUDA_ARCH_FEAT_SM90_ALL
-
-template <Encoding kEncoding, typename T>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(prefill_sm90::kThreads, 1)
     PrefillSm90Kernel([[maybe_unused]] const __grid_constant__ Job job) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ __align__(kAlign) uint4 shared[];
-  LetNextLaunchStart();
-  Product<kEncoding, T>(job, reinterpret_cast<uint8_t*>(shared));
+  prefill_sm90::Product<kEncoding, T>(job);
 #else
   __trap();  // code for other cards, which never get here
 #endif
@@ -314,20 +18,19 @@ template <Encoding kEncoding, typename T>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   static_assert(!T::kManyScales || T::kGroupHalves == 1);  // else registers do not suffice
   const auto kernel = PrefillSm90Kernel<kEncoding, T>;
-  constexpr int kTurned = T::kRows * kTileStride<T::kPanels> * 4;
-  constexpr int kRing = kStages * kStageBytes<kEncoding, T>;
-  constexpr int kShared = static_cast<int>(kHeaderBytes) + std::max(kRing, kTurned);
+  constexpr int kShared = prefill_sm90::kSharedOf<kEncoding, T>;
   static_assert(kShared <= 227 << 10);
   const int64_t blocks =
       (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
-  return LaunchKernel(kernel, blocks, kThreads, kShared, launch.overlaps, launch.stream, job);
+  return LaunchKernel(kernel, blocks, prefill_sm90::kThreads, kShared, launch.overlaps,
+                      launch.stream, job);
 }
 
 template <Encoding kEncoding>
 cudaError_t LaunchTile(const Job& job, const Launch& launch) {
-  if (job.groups_per_scale > 0) return LaunchOne<kEncoding, Scaled>(job, launch);
-  return launch.shared_panels == 4 ? LaunchOne<kEncoding, Wide>(job, launch)
-                                   : LaunchOne<kEncoding, Narrow>(job, launch);
+  if (job.groups_per_scale > 0) return LaunchOne<kEncoding, prefill_sm90::Scaled>(job, launch);
+  return launch.shared_panels == 4 ? LaunchOne<kEncoding, prefill_sm90::Wide>(job, launch)
+                                   : LaunchOne<kEncoding, prefill_sm90::Narrow>(job, launch);
 }
 
 }  // namespace
