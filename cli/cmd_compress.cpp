@@ -10,11 +10,13 @@
 #include "cli/compress_config.h"
 #include "cli/compress_report.h"
 #include "cli/console.h"
+#include "cli/cuda_code.h"
 #include "cli/operator_library.h"
 #include "cli/output_folder.h"
 #include "cli/run_inputs.h"
 #include "cli/system.h"
 #include "onnx_io/reader.h"
+#include "passes/cuda/compiler.h"
 #include "passes/framework/memory.h"
 
 namespace sparsefuse {
@@ -33,6 +35,7 @@ class Compression {
   void Stage();  // written beside its place, not visible there
   void Check();  // as a user would load it
   void Measure();
+  void Compile();  // for GPUs
   void Publish();
   void Conclude() const;  // prints; a missed goal is an error from here on
 
@@ -41,6 +44,7 @@ class Compression {
     return options_.overwrite ? Existing::kReplace : Existing::kRefuse;
   }
   std::vector<fs::path> Inputs() const;
+  std::vector<std::string_view> Results() const;
   SessionOptions OptionsFor(const Model& model, int threads) const;
   void Describe();
   void CompareWithOriginal(const Session& original, const Session& result);
@@ -55,6 +59,9 @@ class Compression {
   RunInputs in_;
   Model student_;
   std::optional<OutputFolder> folder_;
+  std::vector<const CudaTarget*> targets_;
+  std::vector<std::string> cuda_files_;
+  std::optional<CudaCode> code_;
   Reference reference_;
   const StagedModel* staged_ = nullptr;
   CompressReport report_;
@@ -62,8 +69,12 @@ class Compression {
 
 Compression::Compression(const CompressOptions& options)
     : options_(options), config_(ConfigOf(options)) {
-  if (!options.output.empty())
-    CheckOutputFolder(options.output, kCompressResults, OnExisting(), Inputs());
+  targets_ = FindCudaTargets(config_.output.targets);
+  if (!targets_.empty()) {
+    FindCudaCompiler();  // now rather than after the passes
+    cuda_files_ = CudaFileNames(targets_);
+  }
+  if (!options.output.empty()) CheckOutputFolder(options.output, Results(), OnExisting(), Inputs());
   if (config_.output.emit == Emit::kCustom || !options.operator_library.empty()) {
     in_.context.operator_library = FindOperatorLibrary(options.operator_library);
   }
@@ -72,6 +83,12 @@ Compression::Compression(const CompressOptions& options)
 std::vector<fs::path> Compression::Inputs() const {
   return {config_.input_model, config_.calibration_data.path, config_.evaluation.path,
           options_.config};
+}
+
+std::vector<std::string_view> Compression::Results() const {
+  std::vector<std::string_view> results(std::begin(kCompressResults), std::end(kCompressResults));
+  results.insert(results.end(), cuda_files_.begin(), cuda_files_.end());
+  return results;
 }
 
 void Compression::Load() {
@@ -114,7 +131,7 @@ void Compression::PrintPlan() const {
 }
 
 void Compression::RunPipeline() {
-  folder_.emplace(options_.output, kCompressResults, OnExisting(), Inputs());
+  folder_.emplace(options_.output, Results(), OnExisting(), Inputs());
   reference_ = MakeReference(in_.teacher, in_.context);
   const Detail detail = options_.common.verbosity > 0 ? Detail::kEach : Detail::kGrouped;
   const RunnerOptions runner = {.reference = &reference_,
@@ -263,6 +280,11 @@ void Compression::JudgeGoals() {
   }
 }
 
+void Compression::Compile() {
+  if (targets_.empty()) return;
+  code_ = CompileCudaCode(student_, targets_, kCudaRows, in_.context.progress);
+}
+
 void Compression::Publish() {
   if (!report_.changed) report_.kept_because = WhyKept(report_.passes);
   report_.output = (options_.output / kModelName).string();
@@ -274,6 +296,7 @@ void Compression::Publish() {
   }
   folder_->Stage(kConfigName, JsonText(ResolvedConfig(config_, options_.output)));
   folder_->Stage(kMetricsName, JsonText(ToJson(report_, Wanted())));
+  if (code_ && !code_->layers.empty()) sparsefuse::Stage(*code_, *folder_);
   if (!in_.context.sensitivity.is_null()) {
     folder_->Stage(kSensitivityName, JsonText(in_.context.sensitivity));
   }
@@ -283,9 +306,13 @@ void Compression::Publish() {
 void Compression::Conclude() const {
   if (Human()) {
     Print(ResultText(report_, Wanted()));
+    if (code_) {
+      Print(CudaText(*code_, options_.common.verbosity > 0 ? Detail::kEach : Detail::kGrouped));
+    }
   } else {
     nlohmann::ordered_json json = ToJson(report_, Wanted());
     json["output"] = report_.output;
+    if (code_) json["cuda"] = ToJson(*code_);
     PrintJson(json);
   }
   for (const GoalResult& goal : report_.goals) {
@@ -312,6 +339,7 @@ void Run(const CompressOptions& options) {
   run.Stage();
   run.Check();
   run.Measure();
+  run.Compile();
   run.Publish();
   run.Conclude();
 }

@@ -54,6 +54,16 @@ std::pair<std::string, std::vector<int64_t>> ParseShape(const std::string& text)
   return {text.substr(0, equals), dims};
 }
 
+// "cuda:sm_80,sm_90a", split at commas: a name without "cuda:" has that of the one before it.
+std::vector<std::string> SplitTargets(const std::vector<std::string>& names) {
+  std::vector<std::string> targets;
+  for (const std::string& name : names) {
+    const bool whole = name.find(':') != std::string::npos || targets.empty();
+    targets.push_back(whole ? name : targets.back().substr(0, targets.back().find(':') + 1) + name);
+  }
+  return targets;
+}
+
 // The parser with the structs that it fills.
 class CommandLine {
  public:
@@ -65,6 +75,7 @@ class CommandLine {
                     std::vector<std::string> formats = {"human", "json"});
   void AddCompress();
   void AddAnalyze();
+  void AddCompile();
   void AddEval();
   void AddBenchmark();
   void AddInspect();
@@ -75,10 +86,11 @@ class CommandLine {
   Command Chosen();
 
   CLI::App app_{std::string(kSummary), "sparsefuse"};
-  CLI::App *compress_verb_, *analyze_verb_, *eval_verb_, *benchmark_verb_, *inspect_verb_,
-      *passes_verb_, *kernels_verb_;
+  CLI::App *compress_verb_, *analyze_verb_, *compile_verb_, *eval_verb_, *benchmark_verb_,
+      *inspect_verb_, *passes_verb_, *kernels_verb_;
   CompressOptions compress_;
   AnalyzeOptions analyze_;
+  CompileOptions compile_;
   EvalOptions eval_;
   BenchmarkOptions benchmark_;
   InspectOptions inspect_;
@@ -111,6 +123,7 @@ CommandLine::CommandLine() {
   app_.require_subcommand(0, 1);
   AddCompress();
   AddAnalyze();
+  AddCompile();
   AddEval();
   AddBenchmark();
   AddInspect();
@@ -165,6 +178,16 @@ void AddExclusions(CLI::App* verb, std::vector<std::string>& nodes,
       ->type_name("LIST");
 }
 
+void AddTargets(CLI::App* verb, std::vector<std::string>& targets) {
+  verb->add_option_function<std::vector<std::string>>(
+          "--target",
+          [&targets](const std::vector<std::string>& names) { targets = SplitTargets(names); },
+          "kernels made for this model's layers: cuda:sm_80,sm_90a (needs nvcc, no GPU)")
+      ->allow_extra_args(false)
+      ->delimiter(',')
+      ->type_name("LIST");
+}
+
 void CommandLine::AddCompress() {
   CompressOptions& o = compress_;
   CLI::App* verb = compress_verb_ = AddVerb(
@@ -206,6 +229,7 @@ void CommandLine::AddCompress() {
   verb->add_option("--dump-after", o.dump_after,
                    "write the model after this pass, or after \"all\", as text to <output>/dumps")
       ->type_name("PASS");
+  AddTargets(verb, o.targets);
   AddOperatorLibrary(verb, o.operator_library);
 }
 
@@ -224,6 +248,20 @@ void CommandLine::AddAnalyze() {
   AddThreads(verb, o.threads);
   AddSeed(verb, o.seed);
   AddExclusions(verb, o.nodes_to_exclude, o.op_types_to_exclude);
+}
+
+void CommandLine::AddCompile() {
+  CompileOptions& o = compile_;
+  CLI::App* verb = compile_verb_ = AddVerb(
+      "compile", "compile GPU kernels that are made for a compressed model's layers", o.common);
+  verb->add_option("-m,--model", o.model, "ONNX file")->type_name("FILE");
+  verb->add_option("-o,--output", o.output, "folder for the code (default: the model's)")
+      ->type_name("FOLDER");
+  AddTargets(verb, o.targets);
+  verb->add_option("--rows", o.rows, "rows of the input that tiles are chosen for (default: 512)")
+      ->check(CLI::Range(17, 1048576))
+      ->type_name("N");
+  verb->add_flag("--overwrite", o.overwrite, "replace existing code");
 }
 
 void CommandLine::AddEval() {
@@ -359,6 +397,12 @@ Command CommandLine::Chosen() {
     require(!analyze_.calibration_data.empty(), "--calibration-data");
     CheckLogFile(analyze_.common, {analyze_.model, analyze_.calibration_data});
     return analyze_;
+  }
+  if (*compile_verb_) {
+    require(!compile_.model.empty(), "-m (the model)");
+    require(!compile_.targets.empty(), "--target");
+    CheckLogFile(compile_.common, {compile_.model});
+    return compile_;
   }
   if (*eval_verb_) {
     require(!eval_.model.empty(), "-m (the model)");

@@ -37,7 +37,8 @@ struct CompressOptions {
   std::optional<Emit> emit;
   std::optional<int64_t> threads, seed;
   std::vector<std::string> nodes_to_exclude, op_types_to_exclude;
-  std::string dump_after;  // a pass, or "all"
+  std::string dump_after;            // a pass, or "all"
+  std::vector<std::string> targets;  // "cuda:sm_90a"
   std::filesystem::path operator_library;
 };
 
@@ -48,6 +49,15 @@ struct AnalyzeOptions {
   bool overwrite = false;
   std::optional<int64_t> threads, seed;
   std::vector<std::string> nodes_to_exclude, op_types_to_exclude;
+};
+
+struct CompileOptions {
+  CommonOptions common;
+  std::filesystem::path model;
+  std::filesystem::path output;  // folder; empty: the model's
+  std::vector<std::string> targets;
+  int64_t rows = 512;  // that tiles are chosen for
+  bool overwrite = false;
 };
 
 struct EvalOptions {
@@ -99,8 +109,8 @@ struct VersionOptions {
 };
 
 using Command =
-    std::variant<HelpOptions, VersionOptions, CompressOptions, AnalyzeOptions, EvalOptions,
-                 BenchmarkOptions, InspectOptions, PassesOptions, KernelsOptions>;
+    std::variant<HelpOptions, VersionOptions, CompressOptions, AnalyzeOptions, CompileOptions,
+                 EvalOptions, BenchmarkOptions, InspectOptions, PassesOptions, KernelsOptions>;
 
 // UserError E_USAGE; an unknown verb or flag is answered with the nearest one.
 Command ParseCommandLine(int argc, const char* const* argv);

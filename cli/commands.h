@@ -12,6 +12,7 @@ void Run(const HelpOptions& options);
 void Run(const VersionOptions& options);
 void Run(const CompressOptions& options);
 void Run(const AnalyzeOptions& options);
+void Run(const CompileOptions& options);
 void Run(const EvalOptions& options);
 void Run(const BenchmarkOptions& options);
 void Run(const InspectOptions& options);

@@ -40,6 +40,7 @@ Config ConfigOf(const CompressOptions& options) {
   if (options.target_size) config.goal.size_ratio = options.target_size;
   if (options.target_latency) config.goal.latency_ratio = options.target_latency;
   if (options.emit) config.output.emit = *options.emit;
+  if (!options.targets.empty()) config.output.targets = options.targets;
   if (options.threads) config.threads = *options.threads;
   if (options.seed) {
     config.seed = static_cast<uint64_t>(*options.seed);

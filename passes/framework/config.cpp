@@ -164,7 +164,11 @@ const std::vector<Section>& Sections() {
                 {.choices = {std::begin(kEmitNames), std::end(kEmitNames)}}),
         MakeKey("external_data", SF_FIELD(output.external_data),
                 "auto: weights in a file of their own when the model reaches 64 MiB.",
-                {.choices = {std::begin(kExternalNames), std::end(kExternalNames)}})}},
+                {.choices = {std::begin(kExternalNames), std::end(kExternalNames)}}),
+        MakeKey("targets", SF_FIELD(output.targets),
+                "GPUs to compile kernels for that are made for the result's layers; needs CUDA's "
+                "compiler, no GPU.",
+                {.choices = {"cuda:sm_80", "cuda:sm_86", "cuda:sm_89", "cuda:sm_90a"}})}},
       {"verification",
        "What the result must pass before it is published: else exit code 8, nothing is written.",
        {MakeKey("min_cosine", SF_FIELD(verification.min_cosine),
@@ -378,6 +382,7 @@ std::string ConfigDigest(const Config& config) {
     root.erase(key);
   }
   root["calibration_data"].erase("path");
+  root["output"].erase("targets");
   const std::string text = root.dump(-1, ' ', true);
   return Sha256Hex(std::as_bytes(std::span(text)));
 }

@@ -43,6 +43,7 @@ struct Config {
   struct Output {
     Emit emit = Emit::kCustom;
     ExternalData external_data = ExternalData::kAuto;
+    std::vector<std::string> targets;  // "cuda:sm_90a": kernels made for the result
   } output;
   struct Verification {
     double min_cosine = 0.95;

@@ -32,7 +32,8 @@ TEST_CASE("a bug has a code of its own, which no input of ours leads to") {
 
 TEST_CASE("every command is described in docs/cli.md") {
   const std::string page = ReadFile(SourceDir() / "docs/cli.md");
-  for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes", "kernels"}) {
+  for (const char* verb :
+       {"compress", "compile", "eval", "benchmark", "inspect", "passes", "kernels"}) {
     INFO(verb);
     CHECK(Contains(page, fmt::format("## {}", verb)));
     // Each of its flags.

@@ -1,7 +1,6 @@
 // kernels: the table against the CPU and the environment, and the operators against the library.
 
 #include <algorithm>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "kernels/linear/linear.h"
@@ -12,16 +11,6 @@ namespace sparsefuse::test {
 namespace {
 
 using nlohmann::json;
-
-// An environment variable for as long as the object lives; tools started meanwhile see it.
-class Environment {
- public:
-  Environment(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
-  ~Environment() { unsetenv(name_); }
-
- private:
-  const char* name_;
-};
 
 json Kernels() {
   const RunResult run = RunTool({"kernels", "--format", "json"});

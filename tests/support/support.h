@@ -3,6 +3,7 @@
 #ifndef SPARSEFUSE_TESTS_SUPPORT_SUPPORT_H_
 #define SPARSEFUSE_TESTS_SUPPORT_SUPPORT_H_
 
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -35,6 +36,16 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 
 // $XDG_CACHE_HOME of the programs that this process runs: what they remember lasts as long as it.
 std::filesystem::path CacheHome();
+
+// An environment variable for as long as the object lives; programs started meanwhile see it.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Environment() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
 
 // Runs a program with arguments (no shell), standard input empty.
 struct RunResult {

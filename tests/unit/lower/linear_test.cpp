@@ -12,51 +12,13 @@
 #include "passes/engine/engine.h"
 #include "tests/kernels/linear_case.h"
 #include "tests/support/catch.h"
+#include "tests/support/linear_model.h"
 
 namespace sparsefuse {
 namespace {
 
 using test::ExactLinear;
 using test::LinearLayer;
-
-QuantizedWeight WeightOf(const LinearLayer& layer) {
-  QuantizedWeight weight;
-  weight.inputs = layer.shape.inputs;
-  weight.outputs = layer.shape.outputs;
-  weight.encoding = layer.shape.encoding;
-  weight.codes = layer.codes;
-  weight.scale_groups = layer.shape.scale_groups;
-  weight.scale_base = layer.scale_base;
-  weight.scale_codes = layer.scale_code;
-  weight.quad = layer.quad;
-  weight.group_ptr = layer.group_ptr;
-  weight.smooth = layer.smooth;
-  weight.gate = layer.gate;
-  return weight;
-}
-
-Model EmptyModel(const LinearLayer& layer) {
-  Model model;
-  model.opset_imports[""] = 21;
-  model.graph().AddGraphInput(
-      "x", ValueType{DType::kFloat, true, {std::string("rows"), layer.shape.inputs}});
-  return model;
-}
-
-// Appends the layer to x and returns its node.
-Node* Append(Model& model, const LinearLayer& layer, Activation activation) {
-  Graph& graph = model.graph();
-  Builder builder(graph);
-  Value* x = graph.FindValue("x");
-  Value* y = builder.Op("Identity", {x});  // whose output is taken over
-  Node* placeholder = y->producer();
-  graph.AddGraphOutput(y);
-  const QuantizedWeight weight = WeightOf(layer);
-  EmitLinear(model, builder, x, StoreLayout1(builder, weight), weight, layer.bias, activation, y);
-  graph.RemoveNode(placeholder);
-  Verify(model);
-  return y->producer();
-}
 
 std::vector<float> Run(const Model& model, const std::vector<float>& x, int64_t inputs,
                        const std::string& library) {
@@ -91,8 +53,8 @@ TEST_CASE("every operator: what is emitted means what the layer means") {
         for (const Activation activation : kActivations) {
           LinearLayer layer({200, 70, scale_groups, encoding, sparse}, 1, scale_groups == 2);
           test::BoundPairs(layer);
-          Model model = EmptyModel(layer);
-          const Node* node = Append(model, layer, activation);
+          Model model = test::EmptyModel(layer);
+          const Node* node = test::AppendLinear(model, layer, activation);
           INFO(node->op() << ", scale groups " << scale_groups);
           REQUIRE(node->op() == OperatorName({encoding, sparse, activation}));
           CheckBoth(model, layer, activation, 3);
@@ -115,10 +77,10 @@ TEST_CASE("names of operators") {
 TEST_CASE("one function for each operator, however many nodes it has") {
   LinearLayer layer({64, 32, 0}, 1);
   test::BoundPairs(layer);
-  Model model = EmptyModel(layer);
-  Append(model, layer, Activation::kNone);
-  Append(model, layer, Activation::kRelu);
-  Append(model, layer, Activation::kNone);
+  Model model = test::EmptyModel(layer);
+  test::AppendLinear(model, layer, Activation::kNone);
+  test::AppendLinear(model, layer, Activation::kRelu);
+  test::AppendLinear(model, layer, Activation::kNone);
   CHECK(model.functions().size() == 2);
   CHECK(model.FindFunction("sparsefuse", "QuantizedLinear8"));
   CHECK(model.FindFunction("sparsefuse", "QuantizedLinear8Relu"));
@@ -129,8 +91,8 @@ TEST_CASE("one function for each operator, however many nodes it has") {
 TEST_CASE("inputs and attributes of a sparse nested layer, with a gate") {
   LinearLayer layer({200, 70, 2, Encoding::kNested4, true}, 1, true);
   layer.gate = {1, 2, 3, 0};
-  Model model = EmptyModel(layer);
-  const Node* node = Append(model, layer, Activation::kNone);
+  Model model = test::EmptyModel(layer);
+  const Node* node = test::AppendLinear(model, layer, Activation::kNone);
   REQUIRE(node->inputs().size() == 8);
   const Tensor& packed = *node->constant_input(1);
   CHECK(packed.dtype() == DType::kUint8);
@@ -155,8 +117,8 @@ TEST_CASE("inputs and attributes of a sparse nested layer, with a gate") {
 TEST_CASE("without a bias, smoothing or a gate: zeros, ones, never in 4 bits") {
   LinearLayer layer({200, 70, 0, Encoding::kNested4, false}, 1);
   std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
-  Model model = EmptyModel(layer);
-  QuantizedWeight weight = WeightOf(layer);
+  Model model = test::EmptyModel(layer);
+  QuantizedWeight weight = test::WeightOf(layer);
   Builder builder(model.graph());
   Value* y = builder.Op("Identity", {model.graph().FindValue("x")});
   Node* placeholder = y->producer();
@@ -176,8 +138,8 @@ TEST_CASE("panels without quads, and a layer without any") {
       layer.Pack();
       const int64_t rows = scale_groups == 0 ? 3 : all ? 0 : 1;
       layer.scale_code.resize(static_cast<size_t>(rows) * 32);
-      Model model = EmptyModel(layer);
-      Append(model, layer, Activation::kNone);
+      Model model = test::EmptyModel(layer);
+      test::AppendLinear(model, layer, Activation::kNone);
       CheckBoth(model, layer, Activation::kNone, 2);
     }
   }
@@ -186,9 +148,9 @@ TEST_CASE("panels without quads, and a layer without any") {
 TEST_CASE("a weight that contradicts itself is refused") {
   const LinearLayer layer({200, 70, 2, Encoding::kInt8, true}, 1);
   const auto refused = [&](auto change) {
-    QuantizedWeight weight = WeightOf(layer);
+    QuantizedWeight weight = test::WeightOf(layer);
     change(weight);
-    Model model = EmptyModel(layer);
+    Model model = test::EmptyModel(layer);
     Builder builder(model.graph());
     REQUIRE_THROWS_AS(StoreLayout1(builder, weight), InternalError);
   };
@@ -204,8 +166,8 @@ TEST_CASE("a weight that contradicts itself is refused") {
 // QuantizedLinear8 of a tied weight: the embedding's side reads rows and scales.
 TEST_CASE("rows and scales unpacked by standard operators") {
   const LinearLayer layer({100, 70, 0}, 1);
-  const QuantizedWeight weight = WeightOf(layer);
-  Model model = EmptyModel(layer);
+  const QuantizedWeight weight = test::WeightOf(layer);
+  Model model = test::EmptyModel(layer);
   Builder builder(model.graph());
   const RowsAndScales unpacked = UnpackLayout1(builder, StoreLayout1(builder, weight), weight);
   model.graph().AddGraphOutput(unpacked.rows);

@@ -1,0 +1,44 @@
+// Code for GPUs beside a model: compiled, written and shown; for compress and compile.
+
+#ifndef SPARSEFUSE_CLI_CUDA_CODE_H_
+#define SPARSEFUSE_CLI_CUDA_CODE_H_
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/output_folder.h"
+#include "cli/text.h"
+#include "passes/cuda/code.h"
+
+namespace sparsefuse {
+
+inline constexpr std::string_view kCudaReportName = "cuda.json";
+inline constexpr int64_t kCudaRows = 512;  // that tiles are chosen for unless the user says
+
+struct CudaCode {
+  int64_t rows = kCudaRows;
+  std::vector<CudaLayer> layers;
+  struct Compiled {
+    CudaPlan plan;
+    std::string code;
+    double seconds = 0;
+  };
+  std::vector<Compiled> targets;
+};
+
+// Empty where the model has no layer with kernels for GPUs. Signals wait until the compiler ends.
+CudaCode CompileCudaCode(const Model& model, const std::vector<const CudaTarget*>& targets,
+                         int64_t rows, const Progress& progress);
+
+// The files it consists of, in the order of Stage.
+std::vector<std::string> CudaFileNames(const std::vector<const CudaTarget*>& targets);
+void Stage(const CudaCode& code, OutputFolder& folder);
+
+std::string CudaText(const CudaCode& code, Detail detail);
+nlohmann::ordered_json ToJson(const CudaCode& code);
+
+}  // namespace sparsefuse
+
+#endif  // SPARSEFUSE_CLI_CUDA_CODE_H_
