@@ -40,11 +40,9 @@ void Run(const PassesOptions& options) {
     default:
       break;
   }
-  Json passes = DescribePasses();
-  if (!options.name.empty()) {
-    for (const Json& pass : passes) {
-      if (pass["name"] == options.name) passes = Json::array({Json(pass)});
-    }
+  Json passes = Json::array();
+  for (Json& pass : DescribePasses()) {
+    if (options.name.empty() || pass["name"] == options.name) passes.push_back(std::move(pass));
   }
   if (options.common.format == Format::kJson) return PrintJson(passes);
   for (const Json& pass : passes) {

@@ -26,6 +26,7 @@ BLOCKS = {
     "magnitude": {"method": "magnitude", "distribute": "uniform"},
     "feedback, uniform": {"distribute": "uniform"},
     "feedback": {},
+    "feedback, permuted": {"permute": True},
 }
 OTHERS = {
     "magnitude": {"method": "magnitude", "distribute": "uniform"},

@@ -1,5 +1,6 @@
 // The command line itself: verbs, flags, their errors, help and version.
 
+#include "passes/framework/pass.h"
 #include "tests/cli/fixtures.h"
 #include "tests/support/catch.h"
 
@@ -87,9 +88,12 @@ TEST_CASE("version names the tool and its parts") {
 TEST_CASE("passes lists every pass, or one with its parameters") {
   const RunResult all = RunTool({"passes"});
   CHECK(all.exit_code == 0);
-  for (const char* pass : {"raise-opset", "decompose", "fold-constants", "fold-batchnorm",
-                           "fold-masks", "remove-dead", "quantize"}) {
-    CHECK(Contains(all.out, pass));
+  for (const PassInfo* pass : AllPasses()) {
+    INFO(pass->name);
+    const RunResult one = RunTool({"passes", std::string(pass->name)});
+    CHECK(one.exit_code == 0);
+    CHECK(one.out.starts_with(pass->name));
+    CHECK(Contains(all.out, one.out.substr(0, one.out.find('\n') + 1)));
   }
   const RunResult one = RunTool({"passes", "quantize"});
   CHECK(Contains(one.out, "bias_correction"));
