@@ -4,16 +4,23 @@
 namespace sparsefuse::cuda {
 namespace {
 
-template <Encoding kEncoding, int kTiles, bool kManyScales>
-__global__ void __launch_bounds__(decode::kThreads, decode::kBlocksPerMultiprocessor)
+template <Encoding kEncoding, int kTiles, bool kManyScales, Room kRoom>
+__global__ void __launch_bounds__(decode::kThreads,
+                                  kRoom == Room::kLarge ? decode::kBlocksPerMultiprocessor : 1)
     DecodeKernel(const __grid_constant__ Job job, bool gathers) {
-  decode::Slice<kEncoding, kTiles, kManyScales>(job, gathers);
+  decode::Slice<kEncoding, kTiles, kManyScales, kRoom>(job, gathers);
 }
 
-template <Encoding kEncoding, int kTiles, bool kManyScales>
+template <Encoding kEncoding, int kTiles, bool kManyScales, Room kRoom = Room::kLarge>
 cudaError_t LaunchOne(const Job& job, const Launch& launch) {
-  const auto kernel = DecodeKernel<kEncoding, kTiles, kManyScales>;
-  constexpr size_t kShared = decode::kSharedOf<kEncoding, kTiles>;
+  // Half of the kernels leave enough of the large room to be those of the small one, too.
+  constexpr size_t kShared = decode::kSharedOf<kEncoding, kTiles, kRoom>;
+  if constexpr (kShared > RoomBytes(Room::kSmall)) {
+    if (launch.room == Room::kSmall) {
+      return LaunchOne<kEncoding, kTiles, kManyScales, Room::kSmall>(job, launch);
+    }
+  }
+  const auto kernel = DecodeKernel<kEncoding, kTiles, kManyScales, kRoom>;
   return LaunchKernel(kernel, launch.workers, decode::kThreads, static_cast<int>(kShared),
                       launch.overlaps, launch.stream, job, launch.gathers);
 }

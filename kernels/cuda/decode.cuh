@@ -16,8 +16,7 @@ constexpr int kWarps = 8;      // of a block, that stream
 constexpr int kFinishers = 2;  // warps that finish panels
 static_assert(kFinishers == kArrivals);
 constexpr int kThreads = (kWarps + kFinishers) * kWarp;
-constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kSharedBytes = 111 << 10;  // of a block, for rings and sums
+constexpr int kBlocksPerMultiprocessor = kMaxDecodeBlocks;  // in the large room; in the small 1
 constexpr int kTileRows = 8;
 static_assert(kDecodeRows == 2 * kTileRows);  // so a slot holds what two tiles come to
 
@@ -32,15 +31,33 @@ template <Encoding kEncoding, int kTiles>
 constexpr int kStageWords = (WeightLoads(kEncoding) + kTiles) * kWarp;  // of 16 bytes
 template <int kTiles>
 constexpr int kPartWords = 2 * kTiles* kWarp;  // of 16 bytes: a warp's sums of a panel
-template <Encoding kEncoding, int kTiles>
-constexpr int kStagesOf =
-    (kSharedBytes / 16 / kWarps - 2 * kPartWords<kTiles>) / kStageWords<kEncoding, kTiles>;
+
+// Where a block's sums meet: places that are used in turn, each with the sums of every warp.
+struct Meeting {
+  Barrier full[2], empty[2];
+};
+constexpr int kMeetingBytes = 128;
+static_assert(sizeof(Meeting) <= kMeetingBytes);
+
+// A warp's share of the room, of 16 bytes: its sums in each meeting place, and its ring of stages.
+// One stage is read, one has just been asked for, and only what lies between hides the memory's
+// latency: so at least three. Where there is not room for that, one place has to do, and a warp
+// that comes to a panel's end early waits until the panel before is added up.
+constexpr int kMinStages = 3;
+constexpr int WarpWords(Room room) { return (RoomBytes(room) - kMeetingBytes) / 16 / kWarps; }
+template <Encoding kEncoding, int kTiles, Room kRoom>
+constexpr int kPlacesOf =
+    WarpWords(kRoom) >= 2 * kPartWords<kTiles> + kMinStages* kStageWords<kEncoding, kTiles> ? 2 : 1;
+template <Encoding kEncoding, int kTiles, Room kRoom>
+constexpr int kStagesOf = (WarpWords(kRoom) -
+                           kPlacesOf<kEncoding, kTiles, kRoom> * kPartWords<kTiles>) /
+                          kStageWords<kEncoding, kTiles>;
 
 // A warp's ring of stages, one group each: weights, then activations, as its threads want them.
-template <Encoding kEncoding, int kTiles, bool kManyScales>
+template <Encoding kEncoding, int kTiles, bool kManyScales, Room kRoom>
 class Stream {
-  static constexpr int kStages = kStagesOf<kEncoding, kTiles>;
-  static_assert(kStages >= 3);
+  static constexpr int kStages = kStagesOf<kEncoding, kTiles, kRoom>;
+  static_assert(kStages >= kMinStages);
 
  public:
   // This warp's part of a slice. Copies weights at once: they never change.
@@ -252,24 +269,18 @@ struct Sums {
   }
 };
 
-// Where a block's sums meet: two places, used in turn, each with the sums of every warp.
-struct Meeting {
-  Barrier full[2], empty[2];
-};
-constexpr int kMeetingBytes = 128;
-static_assert(sizeof(Meeting) <= kMeetingBytes);
-
 // What a panel comes to: integers where it has one row of scales, else floats with scales in them.
 template <bool kManyScales>
 using Sum = std::conditional_t<kManyScales, float, int32_t>;
 
-// The streaming warps' work. parts: [2][kWarps][8 · kTiles values][lanes].
-template <Encoding kEncoding, int kTiles, bool kManyScales>
+// The streaming warps' work. parts: [places][kWarps][8 · kTiles values][lanes].
+template <Encoding kEncoding, int kTiles, bool kManyScales, Room kRoom>
 __device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to, bool gathers,
                             uint4* ring, Meeting& meeting, Sum<kManyScales>* parts) {
+  constexpr int kPlaces = kPlacesOf<kEncoding, kTiles, kRoom>;
   constexpr int kValues = 8 * kTiles, kPart = kValues * kWarp;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  Stream<kEncoding, kTiles, kManyScales> stream(job, ring, from, to, warp, gathers);
+  Stream<kEncoding, kTiles, kManyScales, kRoom> stream(job, ring, from, to, warp, gathers);
   WaitForEarlierLaunch();
   uint32_t hard[kTiles];
   bool any_hard = false;
@@ -312,8 +323,8 @@ __device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to
         result[i] = sums.Total(i / (4 * kTiles), i / 4 % kTiles, i % 4);
       }
     }
-    const int use = panel - from.first_panel, place = use % 2;
-    if (use >= 2) WaitFor(&meeting.empty[place], use / 2 % 2 ^ 1);
+    const int use = panel - from.first_panel, place = use % kPlaces;
+    if (use >= kPlaces) WaitFor(&meeting.empty[place], use / kPlaces % 2 ^ 1);
 #pragma unroll
     for (int i = 0; i < kValues; ++i) {
       parts[(place * kWarps + warp) * kPart + i * kWarp + lane] = result[i];
@@ -323,7 +334,7 @@ __device__ void StreamSlice(const Job& job, const Worker& from, const Worker& to
 }
 
 // Warp `half` of those that finish: outputs 16 · half … 16 · half + 15 of every panel.
-template <int kTiles, bool kManyScales>
+template <int kTiles, bool kManyScales, int kPlaces>
 __device__ void FinishPanels(const Job& job, const Worker& from, int half, Meeting& meeting,
                              const Sum<kManyScales>* parts) {
   constexpr int kValues = 4 * kTiles, kPart = 2 * kValues * kWarp;  // ours; a warp's in a place
@@ -345,8 +356,8 @@ __device__ void FinishPanels(const Job& job, const Worker& from, int half, Meeti
       bias[i] = output + i * 8 < job.outputs ? job.bias[output + i * 8] : 0.0f;
       scale[i] = kManyScales ? 1.0f : scales[half * 16 + lane / 4 + i * 8];
     }
-    const int use = panel - from.first_panel, place = use % 2;
-    WaitFor(&meeting.full[place], use / 2 % 2);
+    const int use = panel - from.first_panel, place = use % kPlaces;
+    WaitFor(&meeting.full[place], use / kPlaces % 2);
     Sum<kManyScales> value[kValues] = {};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
@@ -392,24 +403,26 @@ __device__ void FinishPanels(const Job& job, const Worker& from, int half, Meeti
   }
 }
 
-template <Encoding kEncoding, int kTiles>
-constexpr size_t kSharedOf = kMeetingBytes +
-                             sizeof(uint4) * kWarps*(2 * kPartWords<kTiles> +
-                                                     kStagesOf<kEncoding, kTiles> *
-                                                         kStageWords<kEncoding, kTiles>);
+template <Encoding kEncoding, int kTiles, Room kRoom = Room::kLarge>
+constexpr size_t kSharedOf =
+    kMeetingBytes +
+    sizeof(uint4) * kWarps*(kPlacesOf<kEncoding, kTiles, kRoom>* kPartWords<kTiles> +
+                            kStagesOf<kEncoding, kTiles, kRoom> * kStageWords<kEncoding, kTiles>);
 
 // A block's work, in kSharedOf bytes of shared memory.
-template <Encoding kEncoding, int kTiles, bool kManyScales>
+template <Encoding kEncoding, int kTiles, bool kManyScales, Room kRoom = Room::kLarge>
 __device__ void Slice(const Job& job, bool gathers) {
+  constexpr int kPlaces = kPlacesOf<kEncoding, kTiles, kRoom>;
+  static_assert(kSharedOf<kEncoding, kTiles, kRoom> <= RoomBytes(kRoom));
   extern __shared__ uint4 shared[];
   auto& meeting = *reinterpret_cast<Meeting*>(shared);
   uint4* const parts = shared + kMeetingBytes / sizeof(uint4);
-  uint4* const rings = parts + 2 * kWarps * kPartWords<kTiles>;
+  uint4* const rings = parts + kPlaces * kWarps * kPartWords<kTiles>;
   auto* const sums = reinterpret_cast<Sum<kManyScales>*>(parts);
   const int warp = threadIdx.x / kWarp;
   LetNextLaunchStart();
   if (threadIdx.x == 0) {
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kPlaces; ++i) {
       InitBarrier(&meeting.full[i], kWarps * kWarp);
       InitBarrier(&meeting.empty[i], kFinishers * kWarp);
     }
@@ -418,10 +431,10 @@ __device__ void Slice(const Job& job, bool gathers) {
   const Worker from = job.worker[blockIdx.x], to = job.worker[blockIdx.x + 1];
   if (warp < kWarps) {
     uint4* const ring =
-        rings + warp * kStagesOf<kEncoding, kTiles> * kStageWords<kEncoding, kTiles>;
-    StreamSlice<kEncoding, kTiles, kManyScales>(job, from, to, gathers, ring, meeting, sums);
+        rings + warp * kStagesOf<kEncoding, kTiles, kRoom> * kStageWords<kEncoding, kTiles>;
+    StreamSlice<kEncoding, kTiles, kManyScales, kRoom>(job, from, to, gathers, ring, meeting, sums);
   } else {
-    FinishPanels<kTiles, kManyScales>(job, from, warp - kWarps, meeting, sums);
+    FinishPanels<kTiles, kManyScales, kPlaces>(job, from, warp - kWarps, meeting, sums);
   }
 }
 

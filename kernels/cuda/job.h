@@ -41,12 +41,11 @@ struct Launch {
   Encoding encoding;
   bool gathers;  // groups hold any quads; else 64 neighbours
   int32_t workers, shared_panels;
+  Room room;      // of a block at few rows
   bool overlaps;  // starts while the launch before it still runs
   cudaStream_t stream;
 };
 
-// Slices of work that suit a multiprocessor.
-int32_t DecodeBlocksPerMultiprocessor() noexcept;
 // rows ≤ kDecodeRows.
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.

@@ -81,14 +81,26 @@ cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
 #define SPARSEFUSE_RETURN_IF_CUDA_ERROR(expression) \
   if (const cudaError_t error = (expression); error != cudaSuccess) return error
 
+cudaError_t FindShare(int device, DecodeShare* share) {
+  int multiprocessor = 0, block = 0;
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  *share = ShareMultiprocessor(multiprocessor, block);
+  return cudaSuccess;
+}
+
 }  // namespace
 
 cudaError_t SuggestWorkers(int32_t* workers) noexcept {
   int device = 0, count = 0;
+  DecodeShare share{};
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  *workers = count * DecodeBlocksPerMultiprocessor();
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindShare(device, &share));
+  *workers = count * share.blocks;
   return cudaSuccess;
 }
 
@@ -107,11 +119,13 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
   Parts parts(prepared);
   const PreparedParts to = TakePrepared(plan, parts);
   int device = 0, major = 0, minor = 0;
+  DecodeShare share{};
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindShare(device, &share));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.worker, to.worker, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.group_ptr, to.group_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.slot_ptr, to.slot_ptr, stream));
@@ -134,6 +148,7 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
             .runs = plan.runs,
             .overlaps_launches = major >= 9,
             .is_sm90 = major == 9 && minor == 0,
+            .room = share.room,
             .worker = to.worker,
             .group_ptr = to.group_ptr,
             .slot_ptr = to.slot_ptr,
@@ -207,6 +222,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                 .gathers = shape.sparse && !layer.runs,
                 .workers = layer.workers,
                 .shared_panels = layer.shared_panels,
+                .room = layer.room,
                 .overlaps = layer.overlaps_launches,
                 .stream = stream};
   if (sm90) return LaunchPrefillSm90(job, launch);

@@ -43,6 +43,7 @@ struct Layer {
   bool runs;
   bool overlaps_launches;  // compute capability 9.0 or more
   bool is_sm90;            // exactly 9.0
+  Room room;               // of a block at few rows; kSmall runs wherever kLarge does
   // Device memory, inside `prepared`:
   const Worker* worker;
   const int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
@@ -60,7 +61,7 @@ struct Run {
   std::byte* workspace;                     // device memory, WorkspaceBytes(layer, M)
 };
 
-// Slices of work that suit the current device.
+// Slices of work that suit the current device: as many as it works on at once.
 cudaError_t SuggestWorkers(int32_t* workers) noexcept;
 
 // Of device memory, for Prepare.

@@ -36,6 +36,12 @@ bool ShareInputs(const LinearShape& shape, const BlockIndex& blocks, int64_t cou
 
 }  // namespace
 
+DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_bytes) {
+  const Room room = block_bytes >= RoomBytes(Room::kLarge) ? Room::kLarge : Room::kSmall;
+  const int32_t fit = multiprocessor_bytes / (RoomBytes(room) + kSystemBytes);
+  return {room, std::clamp(fit, 1, kMaxDecodeBlocks)};
+}
+
 Plan MakePlan(const LinearShape& layer_shape, const BlockIndex& blocks, int32_t workers) {
   LinearShape shape = layer_shape;  // no panel has more groups than this
   shape.scale_groups = std::min(shape.scale_groups, GroupsPerPanel(kMaxInputs));

@@ -30,6 +30,26 @@ struct Worker {
   int32_t segment;  // of the first panel; of the others it has the first
 };
 
+// Shared memory that a block of the few-rows kernels may take, all in all.
+enum class Room : uint8_t {
+  kLarge,  // twice in a multiprocessor's 228 KiB (compute capability 9.0), once in 164 KiB (8.0)
+  kSmall,  // once in 100 KiB (8.6, 8.9, 12.0)
+};
+constexpr int32_t RoomBytes(Room room) { return (room == Room::kLarge ? 111 : 99) << 10; }
+inline constexpr int32_t kSystemBytes = 1 << 10;  // that a block takes besides
+inline constexpr int32_t kMaxDecodeBlocks = 2;    // registers for more are lacking
+static_assert(kMaxDecodeBlocks * (RoomBytes(Room::kLarge) + kSystemBytes) <= 228 << 10);
+static_assert(RoomBytes(Room::kSmall) + kSystemBytes <= 100 << 10);
+
+// How the few-rows kernels' blocks share a multiprocessor.
+struct DecodeShare {
+  Room room;
+  int32_t blocks;  // that run at once, 1 or 2
+};
+// Of one that has so many bytes of shared memory, of which a block may ask for at most so many.
+// kLarge wherever it fits.
+DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_bytes);
+
 struct Plan {
   int32_t workers = 0;
   int32_t slots = 0;               // segments of panels that have several

@@ -17,7 +17,7 @@ cuda::Plan PlanOf(const LinearLayer& layer, int32_t workers) {
 
 }  // namespace
 
-DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, bool sm90)
+DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, KernelSet kernels)
     : shape_(layer.shape),
       plan_(PlanOf(layer, workers)),
       packed_(layer.packed),
@@ -39,7 +39,10 @@ DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, bool sm90)
       .gate = layer.gate.empty() ? nullptr : gate_.get()};
   SPARSEFUSE_CHECK_CUDA(cuda::Prepare(weights, plan_, prepared_.get(), nullptr, &layer_));
   SPARSEFUSE_CHECK_CUDA(cudaDeviceSynchronize());
-  layer_.is_sm90 = layer_.is_sm90 && sm90;
+  if (kernels == KernelSet::kPortable) {
+    layer_.is_sm90 = false;
+    layer_.room = cuda::Room::kSmall;
+  }
 }
 
 template <typename T>

@@ -51,11 +51,16 @@ class DeviceArray {
   size_t count_;
 };
 
+enum class KernelSet {
+  kBest,      // that the device has
+  kPortable,  // those that run everywhere: none of compute capability 9.0's, blocks in 100 KiB
+};
+
 class DeviceLayer {
  public:
-  // workers: slices of work; 0: what suits the device. sm90: with compute capability 9.0's own
-  // kernels where the device has them.
-  explicit DeviceLayer(const LinearLayer& layer, int32_t workers = 0, bool sm90 = true);
+  // workers: slices of work; 0: what suits the device.
+  explicit DeviceLayer(const LinearLayer& layer, int32_t workers = 0,
+                       KernelSet kernels = KernelSet::kBest);
 
   // Y of `rows` rows of X; throws where the kernel wrote beyond Y. half: by way of float16.
   std::vector<float> Run(const std::vector<float>& x, int64_t rows, bool half = false,

@@ -80,7 +80,7 @@ TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings
           const LinearLayer layer =
               MakeLayer(encoding, pattern, inputs, outputs, density,
                         static_cast<uint32_t>(inputs + outputs), inputs % 2 == 1);
-          const DeviceLayer device(layer), portable(layer, 0, false);
+          const DeviceLayer device(layer), portable(layer, 0, KernelSet::kPortable);
           for (const int64_t rows : {0, 1, 2, 7, 8, 9, 16, 17, 33, 257}) {
             if (rows > 33 && inputs > 300) continue;  // slow to judge
             INFO("encoding " << static_cast<int>(encoding) << ", pattern "
@@ -89,7 +89,7 @@ TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings
             const std::vector<float> x = RandomRows(rows, inputs, 5);
             const Exact exact = ExactLinear(layer, x, rows);
             CheckAgainst(exact, device.Run(x, rows));
-            if (rows > cuda::kDecodeRows) CheckAgainst(exact, portable.Run(x, rows));
+            CheckAgainst(exact, portable.Run(x, rows));
           }
         }
       }
@@ -104,7 +104,7 @@ TEST_CASE("GPU kernels meet the definition with a row of scales for every few gr
       for (const int64_t scale_groups : {1, 3, 8}) {
         const LinearLayer layer({1500, 173, scale_groups, encoding, sparse}, 3, true, 0.6);
         for (const int32_t workers : {0, 5}) {
-          const DeviceLayer device(layer, workers), portable(layer, workers, false);
+          const DeviceLayer device(layer, workers), portable(layer, workers, KernelSet::kPortable);
           for (const int64_t rows : {1, 9, 17, 40, 129, 300}) {
             if (rows > 40 && (encoding != Encoding::kInt4 || workers != 0))
               continue;  // slow to judge
@@ -113,7 +113,7 @@ TEST_CASE("GPU kernels meet the definition with a row of scales for every few gr
             const std::vector<float> x = RandomRows(rows, 1500, 6);
             const Exact exact = ExactLinear(layer, x, rows);
             CheckAgainst(exact, device.Run(x, rows));
-            if (rows > cuda::kDecodeRows) CheckAgainst(exact, portable.Run(x, rows));
+            CheckAgainst(exact, portable.Run(x, rows));
           }
         }
       }
@@ -139,6 +139,7 @@ TEST_CASE("GPU integer sums are the CPU's, however the work is cut") {
                            << static_cast<int>(pattern) << ", rows " << rows << ", workers "
                            << workers);
           REQUIRE((DeviceLayer(layer, workers).Run(x, rows) == expected));
+          REQUIRE((DeviceLayer(layer, workers, KernelSet::kPortable).Run(x, rows) == expected));
         }
       }
     }
@@ -242,11 +243,14 @@ TEST_CASE("the GPU reads easy rows of nested layers in 4 bits and counts them") 
           INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", sketch "
                            << sketch_rows << ", rows " << rows);
           int64_t counted = 0;
-          const DeviceLayer device(layer);
-          CheckAgainst(ExactLinear(layer, x, rows, easy),
-                       device.Run(x, rows, false, Activation::kNone, GateMode::kAlways, &counted));
-          REQUIRE(counted == std::count(easy.begin(), easy.end(), true));
-          CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+          const Exact exact = ExactLinear(layer, x, rows, easy);
+          for (const KernelSet kernels : {KernelSet::kBest, KernelSet::kPortable}) {
+            const DeviceLayer device(layer, 0, kernels);
+            CheckAgainst(
+                exact, device.Run(x, rows, false, Activation::kNone, GateMode::kAlways, &counted));
+            REQUIRE(counted == std::count(easy.begin(), easy.end(), true));
+            CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+          }
           layer.gate[2] = 1e9f;  // every row is easy
           easy.assign(easy.size(), true);
           CheckAgainst(ExactLinear(layer, x, rows, easy),
@@ -312,11 +316,13 @@ TEST_CASE("GPU launches that overlap give what separate ones do") {
 TEST_CASE("a second run on the GPU gives the same bits") {
   if (!HasDevice()) return;
   const LinearLayer layer({4000, 640, 8, Encoding::kInt4}, 31);
-  const DeviceLayer device(layer);
-  for (const int64_t rows : {1, 8, 100}) {
-    const std::vector<float> x = RandomRows(rows, 4000, 32);
-    const std::vector<float> first = device.Run(x, rows);
-    for (int i = 0; i < 20; ++i) REQUIRE((device.Run(x, rows) == first));
+  for (const KernelSet kernels : {KernelSet::kBest, KernelSet::kPortable}) {
+    const DeviceLayer device(layer, 0, kernels);
+    for (const int64_t rows : {1, 8, 16, 100}) {
+      const std::vector<float> x = RandomRows(rows, 4000, 32);
+      const std::vector<float> first = device.Run(x, rows);
+      for (int i = 0; i < 20; ++i) REQUIRE((device.Run(x, rows) == first));
+    }
   }
 }
 

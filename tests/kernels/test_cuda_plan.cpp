@@ -128,5 +128,25 @@ TEST_CASE("a plan for the GPU finds the panels that share inputs in whole runs")
   REQUIRE(MakePlan(dense.shape, dense.weights().blocks, 8).shared_panels == 4);
 }
 
+TEST_CASE("blocks for few rows fit the shared memory of every kind of GPU") {
+  struct Card {
+    int32_t kib, block_kib;  // of a multiprocessor; that a block may ask for
+    cuda::Room room;
+    int32_t blocks;
+  };
+  constexpr Card kCards[] = {{164, 163, cuda::Room::kLarge, 1},   // compute capability 8.0, 8.7
+                             {100, 99, cuda::Room::kSmall, 1},    // 8.6, 8.9, 12.0
+                             {228, 227, cuda::Room::kLarge, 2},   // 9.0, 10.0
+                             {512, 227, cuda::Room::kLarge, 2}};  // registers are the limit
+  for (const Card& card : kCards) {
+    INFO(card.kib << " KiB");
+    const cuda::DecodeShare share = cuda::ShareMultiprocessor(card.kib << 10, card.block_kib << 10);
+    REQUIRE(share.room == card.room);
+    REQUIRE(share.blocks == card.blocks);
+    REQUIRE(cuda::RoomBytes(share.room) <= card.block_kib << 10);
+    REQUIRE(share.blocks * (cuda::RoomBytes(share.room) + cuda::kSystemBytes) <= card.kib << 10);
+  }
+}
+
 }  // namespace
 }  // namespace sparsefuse::test
