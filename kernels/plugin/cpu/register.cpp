@@ -3,9 +3,8 @@
 
 #include <onnxruntime_c_api.h>
 
-#include <deque>
-
-#include "kernels/plugin/linear_op.h"
+#include "kernels/plugin/cpu/linear_kernel.h"
+#include "kernels/plugin/cpu/load_cuda.h"
 #include "kernels/plugin/ort_api.h"
 
 namespace sparsefuse::plugin {
@@ -17,14 +16,10 @@ constexpr const char* kDomainName = "sparsefuse";
 // ONNX Runtime keeps loaded while a session needs it.
 class Domain {
  public:
-  explicit Domain(const OrtApi& api) noexcept : api_(api) {
+  explicit Domain(const OrtApi& api) : api_(api), ops_(api, kCpuProvider) {
     status_ = api.CreateCustomOpDomain(kDomainName, &domain_);
-    for (const bool sparse : {false, true}) {
-      for (const Encoding encoding :
-           {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1, Encoding::kNested4}) {
-        for (const Activation activation : kActivations) Add({encoding, sparse, activation});
-      }
-    }
+    if (!status_) status_ = ops_.AddTo(domain_);
+    if (!status_) status_ = AddCudaOpsTo(domain_, api);
   }
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
@@ -39,16 +34,8 @@ class Domain {
   }
 
  private:
-  void Add(const LinearVariant& variant) {
-    for (const auto type :
-         {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16}) {
-      const LinearOp& op = ops_.emplace_back(api_, variant, type);
-      if (!status_) status_ = api_.CustomOpDomain_Add(domain_, &op);
-    }
-  }
-
   const OrtApi& api_;
-  std::deque<LinearOp> ops_;  // their addresses are given away
+  LinearOps ops_;
   OrtCustomOpDomain* domain_ = nullptr;
   OrtStatus* status_ = nullptr;
 };
@@ -78,4 +65,5 @@ extern "C" __attribute__((visibility("default"))) void SparsefuseGateCounts(
   const auto counts = sparsefuse::plugin::CountedGatedRows();
   *rows = counts.rows;
   *easy = counts.easy;
+  sparsefuse::plugin::AddCudaGateCounts(*rows, *easy);
 }

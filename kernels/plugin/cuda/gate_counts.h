@@ -1,0 +1,25 @@
+// How many rows of nested layers could be gated on GPUs, and how many of them were.
+
+#ifndef SPARSEFUSE_KERNELS_PLUGIN_CUDA_GATE_COUNTS_H_
+#define SPARSEFUSE_KERNELS_PLUGIN_CUDA_GATE_COUNTS_H_
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace sparsefuse::plugin {
+
+// The current device's count of easy rows, in its memory: one for all layers, as long as the
+// process lives. Kernels add to it.
+cudaError_t FindEasyRows(unsigned long long** count) noexcept;
+
+// Called where the rows' kernels are launched. So a graph that is replayed adds to the easy rows
+// alone.
+void CountGatedRows(int64_t rows) noexcept;
+
+// Waits for nothing: counts runs that have ended, and perhaps parts of others.
+void ReadGateCounts(int64_t* rows, int64_t* easy) noexcept;
+
+}  // namespace sparsefuse::plugin
+
+#endif  // SPARSEFUSE_KERNELS_PLUGIN_CUDA_GATE_COUNTS_H_
