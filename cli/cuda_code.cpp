@@ -140,7 +140,7 @@ Json ToJson(const CudaCode& code) {
                         {"few_rows_us", PredictFewRows(layer, target)},
                         {"many_rows_us", ManyRows(layer, target, code.rows)},
                         {"dense_many_rows_us", ManyRows(Dense(layer), target, code.rows)},
-                        {"kernels", KernelNames(InstanceOf(layer, panels), target)}});
+                        {"kernels", KernelNames(InstanceOf(layer, panels, target), target)}});
     }
     targets.push_back({{"target", fmt::format("cuda:{}", target.name)},
                        {"card", target.card},

@@ -21,7 +21,8 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
     }
   }
   const auto kernel = DecodeKernel<kEncoding, kTiles, kManyScales, kRoom>;
-  return LaunchKernel(kernel, launch.workers, decode::kThreads, static_cast<int>(kShared),
+  const cudaKernel_t made = kTiles == 1 ? launch.made.decode8 : launch.made.decode16;
+  return LaunchKernel(kernel, made, launch.workers, decode::kThreads, static_cast<int>(kShared),
                       launch.overlaps, launch.stream, job, launch.gathers);
 }
 
@@ -37,8 +38,6 @@ cudaError_t LaunchRows(const Job& job, const Launch& launch) {
 }
 
 }  // namespace
-
-int32_t DecodeBlocksPerMultiprocessor() noexcept { return decode::kBlocksPerMultiprocessor; }
 
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept {
   return WithEncoding(launch.encoding,

@@ -21,6 +21,8 @@ std::string KernelName(const Instance& instance, Step step) {
   name += ActivationName(instance.activation);
   if (step == Step::kPrefill || step == Step::kPrefillSm90) {
     name += "_t" + std::to_string(instance.tile_panels);
+  } else if (instance.room == Room::kSmall) {
+    name += "_small";
   }
   return name;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/cuda/plan.h"
 #include "kernels/linear/linear.h"
 
 namespace sparsefuse::cuda {
@@ -32,6 +33,7 @@ struct Instance {
   int32_t tile_panels = 1;  // of a tile of many rows: 4, 2 or 1
   Activation activation = Activation::kNone;
   bool half = false;  // x and y are float16
+  Room room = Room::kLarge;
 };
 
 // A valid identifier. Equal for instances whose kernels of this step are equal.

@@ -41,7 +41,8 @@ struct Launch {
   Encoding encoding;
   bool gathers;  // groups hold any quads; else 64 neighbours
   int32_t workers, shared_panels;
-  Room room;      // of a block at few rows
+  Room room;  // of a block at few rows
+  MadeKernels made;
   bool overlaps;  // starts while the launch before it still runs
   cudaStream_t stream;
 };

@@ -6,20 +6,25 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/linear/pack.h"
 
 namespace sparsefuse::cuda {
 
+// made: launched in the kernel's place unless null; it has the same parameters.
 // overlaps: the kernel may start while the one before it in the stream still runs, and waits for
 // that one itself before it touches what the other wrote.
 template <typename... Parameters, typename... Arguments>
-cudaError_t LaunchKernel(void (*kernel)(Parameters...), int64_t blocks, int64_t threads,
-                         int shared_bytes, bool overlaps, cudaStream_t stream,
+cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64_t blocks,
+                         int64_t threads, int shared_bytes, bool overlaps, cudaStream_t stream,
                          const Arguments&... arguments) {
+  static_assert((std::is_same_v<Parameters, Arguments> && ...));
+  const void* const function =
+      made ? static_cast<const void*>(made) : reinterpret_cast<const void*>(kernel);
   // The limit belongs to the current device, so it is set anew each time (a fraction of a launch).
   const cudaError_t allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (allowed != cudaSuccess) return allowed;
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -31,7 +36,8 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), int64_t blocks, int64_t 
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = overlaps ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
+  void* values[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+  return cudaLaunchKernelExC(&config, function, values);
 }
 
 // run.operator()<kEncoding>()

@@ -81,26 +81,30 @@ cudaError_t Upload(const std::vector<T>& from, T* to, cudaStream_t stream) {
 #define SPARSEFUSE_RETURN_IF_CUDA_ERROR(expression) \
   if (const cudaError_t error = (expression); error != cudaSuccess) return error
 
-cudaError_t FindShare(int device, DecodeShare* share) {
-  int multiprocessor = 0, block = 0;
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  *share = ShareMultiprocessor(multiprocessor, block);
+}  // namespace
+
+cudaError_t FindDevice(Device* device) noexcept {
+  int current = 0, shared = 0, block_shared = 0;
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&current));
+  const struct {
+    cudaDeviceAttr attribute;
+    int* value;
+  } asked[] = {{cudaDevAttrComputeCapabilityMajor, &device->major},
+               {cudaDevAttrComputeCapabilityMinor, &device->minor},
+               {cudaDevAttrMultiProcessorCount, &device->multiprocessors},
+               {cudaDevAttrMaxSharedMemoryPerMultiprocessor, &shared},
+               {cudaDevAttrMaxSharedMemoryPerBlockOptin, &block_shared}};
+  for (const auto& [attribute, value] : asked) {
+    SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaDeviceGetAttribute(value, attribute, current));
+  }
+  device->share = ShareMultiprocessor(shared, block_shared);
   return cudaSuccess;
 }
 
-}  // namespace
-
 cudaError_t SuggestWorkers(int32_t* workers) noexcept {
-  int device = 0, count = 0;
-  DecodeShare share{};
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindShare(device, &share));
-  *workers = count * share.blocks;
+  Device device{};
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindDevice(&device));
+  *workers = device.multiprocessors * device.share.blocks;
   return cudaSuccess;
 }
 
@@ -118,14 +122,8 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
   }
   Parts parts(prepared);
   const PreparedParts to = TakePrepared(plan, parts);
-  int device = 0, major = 0, minor = 0;
-  DecodeShare share{};
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaGetDevice(&device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindShare(device, &share));
+  Device device{};
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindDevice(&device));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.worker, to.worker, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.group_ptr, to.group_ptr, stream));
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(Upload(plan.slot_ptr, to.slot_ptr, stream));
@@ -136,8 +134,8 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
   constexpr int64_t kThreads = 256;
   if (scales > 0) {
     SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-        LaunchKernel(DecodeScalesKernel, (scales + kThreads - 1) / kThreads, kThreads, 0, false,
-                     stream, weights.scale_code, weights.scale_base, scales, to.scale));
+        LaunchKernel(DecodeScalesKernel, nullptr, (scales + kThreads - 1) / kThreads, kThreads, 0,
+                     false, stream, weights.scale_code, weights.scale_base, scales, to.scale));
   }
   *layer = {.weights = weights,
             .panels = weights.shape.panels(),
@@ -146,9 +144,10 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
             .slots = plan.slots,
             .shared_panels = plan.shared_panels,
             .runs = plan.runs,
-            .overlaps_launches = major >= 9,
-            .is_sm90 = major == 9 && minor == 0,
-            .room = share.room,
+            .overlaps_launches = device.major >= 9,
+            .is_sm90 = device.is_sm90(),
+            .room = device.share.room,
+            .made = {},
             .worker = to.worker,
             .group_ptr = to.group_ptr,
             .slot_ptr = to.slot_ptr,
@@ -223,6 +222,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                 .workers = layer.workers,
                 .shared_panels = layer.shared_panels,
                 .room = layer.room,
+                .made = layer.made,
                 .overlaps = layer.overlaps_launches,
                 .stream = stream};
   if (sm90) return LaunchPrefillSm90(job, launch);

@@ -32,6 +32,11 @@ namespace sparsefuse::cuda {
 inline constexpr int64_t kDecodeRows = 16;  // more are worked on as tiles of a matrix product
 inline constexpr size_t kAlignment = 256;   // of `prepared` and `workspace`
 
+// Kernels made for one layer (code.h); null: the library's own.
+struct MadeKernels {
+  cudaKernel_t decode8 = nullptr, decode16 = nullptr, prefill = nullptr;
+};
+
 // A prepared layer. The arrays behind `weights` are in device memory (so its functions that read
 // them are not for the host); weight, smooth and quad aligned to 16 bytes. They are read before
 // launches that came just ahead have ended, so they must be complete by then, not only earlier in
@@ -44,6 +49,7 @@ struct Layer {
   bool overlaps_launches;  // compute capability 9.0 or more
   bool is_sm90;            // exactly 9.0
   Room room;               // of a block at few rows; kSmall runs wherever kLarge does
+  MadeKernels made = {};
   // Device memory, inside `prepared`:
   const Worker* worker;
   const int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
@@ -60,6 +66,15 @@ struct Run {
   unsigned long long* easy_rows = nullptr;  // device memory; rows read in 4 bits are added to it
   std::byte* workspace;                     // device memory, WorkspaceBytes(layer, M)
 };
+
+// The current device, as far as kernels are chosen by it.
+struct Device {
+  int major, minor;  // compute capability
+  int multiprocessors;
+  DecodeShare share;
+  bool is_sm90() const noexcept { return major == 9 && minor == 0; }
+};
+cudaError_t FindDevice(Device* device) noexcept;
 
 // Slices of work that suit the current device: as many as it works on at once.
 cudaError_t SuggestWorkers(int32_t* workers) noexcept;

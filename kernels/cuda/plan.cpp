@@ -42,7 +42,8 @@ DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_byte
   return {room, std::clamp(fit, 1, kMaxDecodeBlocks)};
 }
 
-Plan MakePlan(const LinearShape& layer_shape, const BlockIndex& blocks, int32_t workers) {
+Plan MakePlan(const LinearShape& layer_shape, const BlockIndex& blocks, int32_t workers,
+              int32_t most_panels) {
   LinearShape shape = layer_shape;  // no panel has more groups than this
   shape.scale_groups = std::min(shape.scale_groups, GroupsPerPanel(kMaxInputs));
   const int64_t panels = shape.panels();
@@ -99,6 +100,7 @@ Plan MakePlan(const LinearShape& layer_shape, const BlockIndex& blocks, int32_t 
 
   plan.runs = !shape.sparse || AreRuns(shape, blocks);
   for (const int32_t shared : {4, 2}) {
+    if (shared > most_panels) continue;
     if (shared == 2 && shape.scale_groups > 0) break;  // no kernel for that
     if (!shape.sparse || (plan.runs && ShareInputs(shape, blocks, shared))) {
       plan.shared_panels = shared;

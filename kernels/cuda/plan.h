@@ -64,8 +64,10 @@ struct Plan {
 };
 
 // `blocks` in host memory, as CheckBlocks accepts them. workers ≥ 1: how many slices; fewer are
-// made where there is less to cut. Slices end where a row of scales does.
-Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers);
+// made where there is less to cut. Slices end where a row of scales does. most_panels: that one
+// tile of activations may serve.
+Plan MakePlan(const LinearShape& shape, const BlockIndex& blocks, int32_t workers,
+              int32_t most_panels = 4);
 
 }  // namespace sparsefuse::cuda
 

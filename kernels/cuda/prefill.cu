@@ -16,7 +16,8 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   static_assert(kShared <= 99 << 10);  // what the smallest multiprocessors have
   const int64_t blocks =
       (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
-  return LaunchKernel(kernel, blocks, T::kThreads, kShared, false, launch.stream, job);
+  return LaunchKernel(kernel, launch.made.prefill, blocks, T::kThreads, kShared, false,
+                      launch.stream, job);
 }
 
 template <Encoding kEncoding>

@@ -22,8 +22,8 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
   static_assert(kShared <= 227 << 10);
   const int64_t blocks =
       (job.panels + T::kPanels - 1) / T::kPanels * ((job.rows + T::kRows - 1) / T::kRows);
-  return LaunchKernel(kernel, blocks, prefill_sm90::kThreads, kShared, launch.overlaps,
-                      launch.stream, job);
+  return LaunchKernel(kernel, launch.made.prefill, blocks, prefill_sm90::kThreads, kShared,
+                      launch.overlaps, launch.stream, job);
 }
 
 template <Encoding kEncoding>

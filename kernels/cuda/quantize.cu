@@ -180,8 +180,8 @@ cudaError_t LaunchQuantize(const QuantizeJob& job, int64_t rows, bool overlaps,
   constexpr int64_t kFewRows = 64;
   const int64_t thread_inputs = rows <= kFewRows ? 4 : 4 * kHeld;
   const int64_t wanted = (job.codes_stride / thread_inputs + kWarp - 1) / kWarp * kWarp;
-  return LaunchKernel(QuantizeKernel, rows, std::min<int64_t>(wanted, kThreads), 0, overlaps,
-                      stream, job);
+  return LaunchKernel(QuantizeKernel, nullptr, rows, std::min<int64_t>(wanted, kThreads), 0,
+                      overlaps, stream, job);
 }
 
 }  // namespace sparsefuse::cuda

@@ -38,7 +38,7 @@ CudaPlan PlanCudaCode(std::span<const CudaLayer> layers, const CudaTarget& targe
   for (const CudaLayer& layer : layers) {
     const int32_t panels = ChooseTile(layer, target, rows);
     plan.tile_panels.push_back(panels);
-    instances.push_back(InstanceOf(layer, panels));
+    instances.push_back(InstanceOf(layer, panels, target));
     for (std::string& name : KernelNames(instances.back(), target)) names.insert(std::move(name));
   }
   plan.kernels = static_cast<int64_t>(names.size());

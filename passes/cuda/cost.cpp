@@ -38,10 +38,10 @@ bool HasTile(const CudaLayer& layer, int32_t panels) {
 
 std::span<const CudaTarget> CudaTargets() {
   static constexpr CudaTarget kTargets[] = {
-      {"sm_80", "A100 80 GB", 108, 1810, 624, false},
-      {"sm_86", "A10", 72, 530, 250, false},
-      {"sm_89", "L4", 58, 265, 242, false},
-      {"sm_90a", "H200", 132, 4270, 1979, true},
+      {"sm_80", "A100 80 GB", 108, 1810, 624, false, cuda::Room::kLarge},
+      {"sm_86", "A10", 72, 530, 250, false, cuda::Room::kSmall},
+      {"sm_89", "L4", 58, 265, 242, false, cuda::Room::kSmall},
+      {"sm_90a", "H200", 132, 4270, 1979, true, cuda::Room::kLarge},
   };
   return kTargets;
 }

@@ -5,10 +5,9 @@
 //   many rows   t = 5 µs + waves · (fixed + operations of a tile / (rate · share))
 //               waves = ⌈tiles / multiprocessors⌉
 //
-// The constants come from docs/performance.md, "On a GPU" (an H200): within 15 % of every time
-// there at 512 and 4096 rows, within a quarter at few. Other cards' come from their published
-// numbers of multiprocessors, bandwidth and int8 rate and assumed shares; nothing was measured on
-// them.
+// The constants come from docs/performance.md, "On a GPU" (an H200): within 13 % of every time
+// there at 512 and 4096 rows, within 20 % at one. Other cards' come from their published numbers of
+// multiprocessors, bandwidth and int8 rate and assumed shares; nothing was measured on them.
 
 #ifndef SPARSEFUSE_PASSES_CUDA_COST_H_
 #define SPARSEFUSE_PASSES_CUDA_COST_H_
@@ -29,6 +28,7 @@ struct CudaTarget {
   double gigabytes;  // a second, read from memory
   double tops;       // dense int8
   bool wgmma;
+  cuda::Room room;
 };
 std::span<const CudaTarget> CudaTargets();
 

@@ -61,8 +61,9 @@ std::string Body(const Instance& instance, Step step) {
   switch (step) {
     case Step::kDecode8:
     case Step::kDecode16:
-      return fmt::format("decode::Slice<Encoding::{}, {}, {}>(known, {})", encoding,
-                         step == Step::kDecode8 ? 1 : 2, many, gathers);
+      return fmt::format("decode::Slice<Encoding::{}, {}, {}, Room::{}>(known, {})", encoding,
+                         step == Step::kDecode8 ? 1 : 2, many,
+                         instance.room == cuda::Room::kLarge ? "kLarge" : "kSmall", gathers);
     case Step::kPrefill: {
       const std::string_view tile = instance.tile_panels == 4   ? (many ? "ScaledWide" : "Wide")
                                     : instance.tile_panels == 2 ? "Narrow"
@@ -84,7 +85,9 @@ std::string Bounds(const Instance& instance, Step step) {
   switch (step) {
     case Step::kDecode8:
     case Step::kDecode16:
-      return "decode::kThreads, decode::kBlocksPerMultiprocessor";
+      return instance.room == cuda::Room::kLarge
+                 ? "decode::kThreads, decode::kBlocksPerMultiprocessor"
+                 : "decode::kThreads, 1";
     case Step::kPrefill:
       return fmt::format("{} * prefill::kRowWarps * kWarp", instance.tile_panels == 4 ? 2 : 1);
     case Step::kPrefillSm90:
@@ -99,12 +102,13 @@ std::vector<Step> StepsOf(const Instance& instance, const CudaTarget& target) {
 
 }  // namespace
 
-Instance InstanceOf(const CudaLayer& layer, int32_t tile_panels) {
+Instance InstanceOf(const CudaLayer& layer, int32_t tile_panels, const CudaTarget& target) {
   return {.shape = layer.shape,
           .pattern = layer.pattern,
           .tile_panels = tile_panels,
           .activation = layer.activation,
-          .half = layer.half};
+          .half = layer.half,
+          .room = target.room};
 }
 
 std::vector<std::string> KernelNames(const Instance& instance, const CudaTarget& target) {

@@ -13,7 +13,7 @@
 namespace sparsefuse {
 
 // A layer with the tile chosen for it.
-cuda::Instance InstanceOf(const CudaLayer& layer, int32_t tile_panels);
+cuda::Instance InstanceOf(const CudaLayer& layer, int32_t tile_panels, const CudaTarget& target);
 
 // The names of an instance's kernels on a target.
 std::vector<std::string> KernelNames(const cuda::Instance& instance, const CudaTarget& target);

@@ -10,16 +10,39 @@ namespace {
 constexpr size_t kCanary = 64;  // elements behind Y
 constexpr int kPoison = 0xc5;
 
-cuda::Plan PlanOf(const LinearLayer& layer, int32_t workers) {
+cuda::Plan PlanOf(const LinearLayer& layer, int32_t workers, int32_t most_panels = 4) {
   if (workers == 0) SPARSEFUSE_CHECK_CUDA(cuda::SuggestWorkers(&workers));
-  return cuda::MakePlan(layer.shape, layer.weights().blocks, workers);
+  return cuda::MakePlan(layer.shape, layer.weights().blocks, workers, most_panels);
+}
+
+cuda::Code::Found FoundFor(const LinearLayer& layer, const cuda::Code& code, Activation activation,
+                           bool half) {
+  const cuda::Code::Found found = code.Find(layer.shape, PlanOf(layer, 0), activation, half);
+  if (!found.made.decode8 || !found.made.decode16 || !found.made.prefill) {
+    throw std::runtime_error("a kernel is missing in the compiled code");
+  }
+  return found;
 }
 
 }  // namespace
 
 DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, KernelSet kernels)
+    : DeviceLayer(layer, PlanOf(layer, workers)) {
+  if (kernels == KernelSet::kPortable) {
+    layer_.is_sm90 = false;
+    layer_.room = cuda::Room::kSmall;
+  }
+}
+
+DeviceLayer::DeviceLayer(const LinearLayer& layer, const cuda::Code& code, Activation activation,
+                         bool half)
+    : DeviceLayer(layer, PlanOf(layer, 0, FoundFor(layer, code, activation, half).tile_panels)) {
+  layer_.made = FoundFor(layer, code, activation, half).made;
+}
+
+DeviceLayer::DeviceLayer(const LinearLayer& layer, cuda::Plan plan)
     : shape_(layer.shape),
-      plan_(PlanOf(layer, workers)),
+      plan_(std::move(plan)),
       packed_(layer.packed),
       scale_code_(layer.scale_code),
       bias_(layer.bias),
@@ -39,10 +62,6 @@ DeviceLayer::DeviceLayer(const LinearLayer& layer, int32_t workers, KernelSet ke
       .gate = layer.gate.empty() ? nullptr : gate_.get()};
   SPARSEFUSE_CHECK_CUDA(cuda::Prepare(weights, plan_, prepared_.get(), nullptr, &layer_));
   SPARSEFUSE_CHECK_CUDA(cudaDeviceSynchronize());
-  if (kernels == KernelSet::kPortable) {
-    layer_.is_sm90 = false;
-    layer_.room = cuda::Room::kSmall;
-  }
 }
 
 template <typename T>

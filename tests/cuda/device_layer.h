@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/code.h"
 #include "kernels/cuda/linear.h"
 #include "tests/kernels/linear_case.h"
 
@@ -61,6 +62,8 @@ class DeviceLayer {
   // workers: slices of work; 0: what suits the device.
   explicit DeviceLayer(const LinearLayer& layer, int32_t workers = 0,
                        KernelSet kernels = KernelSet::kBest);
+  // By the kernels that were made for it; throws where one is missing.
+  DeviceLayer(const LinearLayer& layer, const cuda::Code& code, Activation activation, bool half);
 
   // Y of `rows` rows of X; throws where the kernel wrote beyond Y. half: by way of float16.
   std::vector<float> Run(const std::vector<float>& x, int64_t rows, bool half = false,
@@ -69,6 +72,8 @@ class DeviceLayer {
   const cuda::Layer& layer() const { return layer_; }
 
  private:
+  DeviceLayer(const LinearLayer& layer, cuda::Plan plan);
+
   template <typename T>
   std::vector<T> RunElements(const std::vector<T>& x, cuda::Run run, int64_t* easy_rows) const;
 

@@ -8,62 +8,13 @@
 #include <vector>
 
 #include "tests/cuda/device_layer.h"
+#include "tests/cuda/has_device.h"
+#include "tests/cuda/patterns.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
 
 namespace sparsefuse::test {
 namespace {
-
-bool HasDevice() {
-  int count = 0;
-  const cudaError_t found = cudaGetDeviceCount(&count);
-  if (found == cudaErrorNoDevice || found == cudaErrorInsufficientDriver) {
-    WARN("SKIPPED: no GPU here");
-    return false;
-  }
-  Check(found, "looking for a GPU");
-  return true;
-}
-
-constexpr Encoding kEncodings[] = {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1,
-                                   Encoding::kNested4};
-
-// Zeros in squares: of `side` outputs × 64 inputs, each kept with the probability `density`.
-void KeepRuns(LinearLayer& layer, int64_t side, double density, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::bernoulli_distribution keep(density);
-  std::vector<std::vector<int64_t>> kept;
-  for (int64_t panel = 0; panel < layer.shape.panels(); ++panel) {
-    if (panel * kPanelOutputs % side != 0) {
-      kept.push_back(kept.back());
-      continue;
-    }
-    kept.emplace_back();
-    for (int64_t group = 0; group < GroupsPerPanel(layer.shape.inputs); ++group) {
-      if (!keep(random)) continue;
-      for (int64_t q = group * 16; q < std::min(group * 16 + 16, QuadCount(layer.shape.inputs));
-           ++q) {
-        kept.back().push_back(q);
-      }
-    }
-  }
-  SetQuads(layer, kept);
-  layer.Pack();
-  layer.scale_code.resize(static_cast<size_t>(layer.shape.panels() * kPanelOutputs), 200);
-}
-
-enum class Pattern { kDense, kQuads, kRuns32, kRuns64, kRuns128 };
-constexpr Pattern kPatterns[] = {Pattern::kDense, Pattern::kQuads, Pattern::kRuns32,
-                                 Pattern::kRuns64, Pattern::kRuns128};
-
-LinearLayer MakeLayer(Encoding encoding, Pattern pattern, int64_t inputs, int64_t outputs,
-                      double density, uint32_t seed, bool smooth = false) {
-  const bool sparse = pattern != Pattern::kDense;
-  LinearLayer layer({inputs, outputs, 0, encoding, sparse}, seed, smooth, density);
-  const int64_t side = pattern == Pattern::kRuns32 ? 32 : pattern == Pattern::kRuns64 ? 64 : 128;
-  if (sparse && pattern != Pattern::kQuads) KeepRuns(layer, side, density, seed);
-  return layer;
-}
 
 TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings") {
   if (!HasDevice()) return;

@@ -1,0 +1,54 @@
+// Compiles the kernels that test_code.cpp runs: write_code FOLDER NVCC. Needs no GPU.
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "kernels/cuda/plan.h"
+#include "passes/cuda/compiler.h"
+#include "passes/cuda/source.h"
+#include "tests/cuda/patterns.h"
+
+namespace sparsefuse {
+namespace {
+
+int Main(const std::string& folder, const std::string& compiler) {
+  for (const CudaTarget& target : CudaTargets()) {
+    std::vector<cuda::Instance> instances;
+    for (const test::LinearLayer& layer : test::CompiledLayers()) {
+      const cuda::Plan plan = cuda::MakePlan(layer.shape, layer.weights().blocks, 1);
+      CudaLayer found = {.node = "", .shape = layer.shape};
+      found.activation = test::kCompiledActivation;
+      found.groups = layer.groups();
+      found.pattern = !layer.shape.sparse ? cuda::Pattern::kDense
+                      : plan.runs         ? cuda::Pattern::kRuns
+                                          : cuda::Pattern::kQuads;
+      found.shared_panels = plan.shared_panels;
+      for (const bool half : {false, true}) {
+        found.half = half;
+        instances.push_back(
+            InstanceOf(found, ChooseTile(found, target, test::kCompiledRows), target));
+      }
+    }
+    const std::string code = CompileCuda(compiler, CudaSource(instances, target), target.name);
+    const std::string path = folder + "/compiled_layers-" + std::string(target.name) + ".cubin";
+    std::ofstream file(path, std::ios::binary);
+    file << code;
+    if (!file.flush()) {
+      std::fprintf(stderr, "%s cannot be written\n", path.c_str());
+      return 1;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace sparsefuse
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::fprintf(stderr, "write_code FOLDER NVCC\n");
+    return 2;
+  }
+  return sparsefuse::Main(argv[1], argv[2]);
+}
