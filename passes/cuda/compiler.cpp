@@ -96,6 +96,22 @@ int RunProgram(const std::vector<std::string>& arguments, const fs::path& log) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// Folders of $PATH.
+std::vector<fs::path> PathFolders() {
+  std::vector<fs::path> folders;
+  std::istringstream path(std::getenv("PATH") ? std::getenv("PATH") : "");
+  for (std::string folder; std::getline(path, folder, ':');) folders.emplace_back(folder);
+  return folders;
+}
+
+// The first that can be run; empty if none can.
+fs::path FindProgram(const std::vector<fs::path>& folders, std::string_view name) {
+  for (const fs::path& folder : folders) {
+    if (access((folder / name).c_str(), X_OK) == 0) return folder / name;
+  }
+  return {};
+}
+
 // The first line that says "error" or "fatal", else the first line.
 std::string FirstError(const std::string& log) {
   std::istringstream lines(log);
@@ -116,13 +132,11 @@ fs::path FindCudaCompiler() {
   if (const char* home = std::getenv("CUDA_HOME"); home && *home) {
     folders = {fs::path(home) / "bin"};
   } else {
-    std::istringstream path(std::getenv("PATH") ? std::getenv("PATH") : "");
-    for (std::string folder; std::getline(path, folder, ':');) folders.emplace_back(folder);
+    folders = PathFolders();
     folders.emplace_back("/usr/local/cuda/bin");
   }
-  for (const fs::path& folder : folders) {
-    if (access((folder / "nvcc").c_str(), X_OK) == 0) return folder / "nvcc";
-  }
+  const fs::path found = FindProgram(folders, "nvcc");
+  if (!found.empty()) return found;
   throw UserError(ErrorCode::kRead, "CUDA's compiler, nvcc, is not found",
                   "install the CUDA Toolkit, or name its folder in CUDA_HOME; without --target the "
                   "model runs on GPUs by the kernels of the library")
@@ -137,17 +151,22 @@ std::string CompileCuda(const fs::path& compiler, std::string_view source,
   const fs::path input = scratch.path() / "model.cu", output = scratch.path() / "model.cubin";
   const fs::path log = scratch.path() / "log";
   Write(input, source);
-  const std::vector<std::string> arguments = {compiler.string(),
-                                              "-std=c++20",
-                                              "-O3",
-                                              "--expt-relaxed-constexpr",
-                                              "-cubin",
-                                              fmt::format("-arch={}", architecture),
-                                              "-I",
-                                              scratch.path().string(),
-                                              "-o",
-                                              output.string(),
-                                              input.string()};
+  std::vector<std::string> arguments = {compiler.string(),
+                                        "-std=c++20",
+                                        "-O3",
+                                        "--expt-relaxed-constexpr",
+                                        "-cubin",
+                                        fmt::format("-arch={}", architecture),
+                                        "-I",
+                                        scratch.path().string(),
+                                        "-o",
+                                        output.string(),
+                                        input.string()};
+  // nvcc preprocesses by g++ unless told otherwise.
+  if (FindProgram(PathFolders(), "g++").empty()) {
+    const fs::path clang = FindProgram(PathFolders(), "clang++");
+    if (!clang.empty()) arguments.insert(arguments.end(), {"-ccbin", clang.string()});
+  }
   const int code = RunProgram(arguments, log);
   std::string bytes = Read(output);
   if (code != 0 || bytes.empty()) {
