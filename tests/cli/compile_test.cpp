@@ -96,6 +96,7 @@ TEST_CASE("code lies beside the model, by compile and by compress alike") {
   CheckFails({compile.begin(), compile.end() - 2}, "E_OUTPUT_EXISTS", 6, "model-sm_80.cubin");
 
   const std::string first = ReadFile(work / "out/model-sm_90a.cubin");
+  std::filesystem::remove(work / "out/model-sm_90a.cubin");
   const RunResult again = RunTool(work.Compress({"--target", "cuda:sm_90a", "--overwrite"}));
   INFO(again.err);
   REQUIRE(again.exit_code == 0);
