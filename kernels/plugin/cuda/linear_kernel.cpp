@@ -154,6 +154,7 @@ OrtStatus* CudaLinear::Prepare(LinearWeights weights, size_t quads, size_t gate)
                {weights.blocks.quad, quad_bytes}};
   // The null stream: whatever ONNX Runtime copied by it has arrived before.
   for (const auto& part : parts) {
+    if (part.bytes == 0) continue;
     SPARSEFUSE_RETURN_IF_CUDA_ERROR(
         cudaMemcpyAsync(next, part.from, part.bytes, cudaMemcpyHostToDevice, nullptr),
         "copying constants");

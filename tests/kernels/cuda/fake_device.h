@@ -1,0 +1,50 @@
+// The CUDA provider's operators without a GPU: over a CUDA runtime, kernels and an execution
+// provider that are imitated on the host (the library's own code of kernels/plugin/cuda is real).
+// What it can show: that the operator checks, copies, frees and passes on what it should. What not:
+// anything about CUDA itself or ONNX Runtime's provider.
+
+#ifndef SPARSEFUSE_TESTS_KERNELS_CUDA_FAKE_DEVICE_H_
+#define SPARSEFUSE_TESTS_KERNELS_CUDA_FAKE_DEVICE_H_
+
+#include <cuda_runtime_api.h>
+#include <onnxruntime_cxx_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <set>
+#include <string>
+
+#include "tests/kernels/node_model.h"
+
+namespace sparsefuse::test {
+
+inline constexpr int kFakeDevice = 3;  // the provider's
+
+struct FakeDevice {
+  // What a test sets:
+  std::string failing;          // the function that fails
+  size_t memory = SIZE_MAX;     // bytes that one allocation may have; more throws
+  bool constants_there = true;  // weight, scale_code and bias are in the device's memory
+  bool host_inputs_here = true;
+
+  // What it finds:
+  int current = 0;                // the thread's device
+  std::set<void*> lent;           // by the provider's allocator, not given back
+  int64_t allocators = 0;         // not released
+  int64_t allocations = 0;        // from the allocator, not as scratch
+  int64_t waits = 0;              // for a stream, or by a copy that waits
+  int64_t launches = 0;           // of layers
+  cudaStream_t stream = nullptr;  // of the last launch
+};
+// The one that there is.
+FakeDevice& Device();
+
+// What the provider's stream is.
+cudaStream_t FakeStream();
+
+// A session that runs the node by the CUDA operators.
+Ort::Session LoadOnDevice(const NodeModel& model);
+
+}  // namespace sparsefuse::test
+
+#endif  // SPARSEFUSE_TESTS_KERNELS_CUDA_FAKE_DEVICE_H_

@@ -1,0 +1,134 @@
+// Of CUDA's runtime and of kernels/cuda what the operators call, on the host.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "kernels/cuda/linear.h"
+#include "tests/kernels/cuda/fake_device.h"
+
+namespace sparsefuse {
+namespace {
+
+cudaError_t Result(const char* function) {
+  return test::Device().failing == function ? cudaErrorUnknown : cudaSuccess;
+}
+
+bool IsAligned(const void* pointer, size_t to) {
+  return reinterpret_cast<uintptr_t>(pointer) % to == 0;
+}
+
+const LinearKernel& Reference() { return *AllLinearKernels().back(); }
+
+}  // namespace
+
+namespace cuda {
+
+cudaError_t SuggestWorkers(int32_t* workers) noexcept {
+  *workers = 7;
+  return Result("SuggestWorkers");
+}
+
+size_t PreparedBytes(const Plan& plan) noexcept { return plan.group_ptr.size() * sizeof(int32_t); }
+
+cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* prepared,
+                    cudaStream_t, Layer* layer) noexcept {
+  if (test::Device().current != test::kFakeDevice) return cudaErrorInvalidDevice;
+  if (!IsAligned(weights.smooth, 16) || !IsAligned(weights.blocks.quad, 16) ||
+      !IsAligned(prepared, kAlignment) || weights.shape.sparse != !weights.blocks.dense()) {
+    return cudaErrorMisalignedAddress;
+  }
+  std::memcpy(prepared, plan.group_ptr.data(), PreparedBytes(plan));
+  *layer = {};
+  layer->weights = weights;
+  layer->group_ptr = reinterpret_cast<const int32_t*>(prepared);
+  return Result("Prepare");
+}
+
+size_t WorkspaceBytes(const Layer& layer, int64_t rows) noexcept {
+  return Reference().workspace_bytes(layer.weights.shape, rows);
+}
+
+cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noexcept {
+  test::FakeDevice& device = test::Device();
+  if (device.current != test::kFakeDevice) return cudaErrorInvalidDevice;
+  if (!IsAligned(run.x, 16) || !IsAligned(run.y, 16) || !IsAligned(run.workspace, kAlignment)) {
+    return cudaErrorMisalignedAddress;
+  }
+  ++device.launches;
+  device.stream = stream;
+  LinearWeights weights = layer.weights;
+  if (weights.shape.sparse) weights.blocks.group_ptr = layer.group_ptr;
+  const size_t bytes = Reference().prepared_bytes(weights) + kLinearAlignment;
+  auto* prepared = static_cast<std::byte*>(std::aligned_alloc(kLinearAlignment, bytes / 64 * 64));
+  Reference().prepare(weights, prepared);
+  int64_t easy = 0;
+  Reference().run(weights, prepared,
+                  {.rows = run.rows,
+                   .x = run.x,
+                   .y = run.y,
+                   .half = run.half,
+                   .activation = run.activation,
+                   .gate = run.gate,
+                   .easy_rows = &easy,
+                   .workspace = run.workspace,
+                   .parallel = SerialLoop()});
+  if (run.easy_rows) *run.easy_rows += static_cast<unsigned long long>(easy);
+  std::free(prepared);
+  return Result("Linear");
+}
+
+}  // namespace cuda
+}  // namespace sparsefuse
+
+using sparsefuse::Result;
+using sparsefuse::test::Device;
+
+extern "C" {
+
+const char* cudaGetErrorString(cudaError_t) { return "a fault"; }
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorUnknown ? "cudaErrorUnknown" : "another error";
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = Device().current;
+  return Result("cudaGetDevice");
+}
+cudaError_t cudaSetDevice(int device) {
+  Device().current = device;
+  return Result("cudaSetDevice");
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t) {
+  if (kind != cudaMemcpyHostToDevice || bytes == 0) return cudaErrorInvalidValue;
+  std::memcpy(to, from, bytes);
+  return Result("cudaMemcpyAsync");
+}
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  ++Device().waits;
+  if (Device().failing == "cudaMemcpy") return cudaErrorUnknown;
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  ++Device().waits;
+  return Result("cudaStreamSynchronize");
+}
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  *memory = std::malloc(bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
+  std::memset(memory, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+
+}  // extern "C"
