@@ -31,7 +31,8 @@ Contestant Open(const fs::path& path, const BenchmarkOptions& options) {
   Contestant contestant{path, ReadModel(path), nullptr, {}};
   contestant.operator_library = OperatorLibraryFor(contestant.model, options.operator_library);
   const SessionOptions session = {.threads = static_cast<int>(options.threads),
-                                  .operator_library = contestant.operator_library};
+                                  .operator_library = contestant.operator_library,
+                                  .device = options.device};
   try {
     contestant.session = std::make_unique<Session>(path, session);
   } catch (UserError& error) {
@@ -103,8 +104,9 @@ GateCounts CountGates(const std::vector<Contestant>& models) {
 void PrintTable(const std::vector<Contestant>& models, const std::vector<BatchLatency>& latencies,
                 const BenchmarkOptions& options) {
   std::string text =
-      Line("benchmark", fmt::format("{} · ONNX Runtime {} · {}", Plural(options.threads, "thread"),
-                                    EngineVersion(), CpuText()));
+      Line("benchmark", fmt::format("{}{} · ONNX Runtime {} · {}",
+                                    options.device == Device::kCuda ? "CUDA provider · " : "",
+                                    Plural(options.threads, "thread"), EngineVersion(), CpuText()));
   text += Line("data", options.data.empty() ? "made-up inputs (--data or --shape for real ones)"
                                             : Printable(options.data.string()));
   for (const BatchLatency& latency : latencies) {
@@ -131,6 +133,7 @@ void PrintTable(const std::vector<Contestant>& models, const std::vector<BatchLa
 Json AsJson(const std::vector<Contestant>& models, const std::vector<BatchLatency>& latencies,
             const BenchmarkOptions& options) {
   Json json = {{"tool", DescribeTool()},
+               {"device", options.device == Device::kCuda ? "cuda" : "cpu"},
                {"threads", options.threads},
                {"data", options.data.string()},
                {"batches", Json::array()}};

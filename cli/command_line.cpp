@@ -300,6 +300,14 @@ void CommandLine::AddBenchmark() {
   verb->add_option("--threads", o.threads, "threads (default: 1)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
+  verb->add_option_function<std::string>(
+          "--device",
+          [&o](const std::string& name) {
+            o.device = name == "cuda" ? Device::kCuda : Device::kCpu;
+          },
+          "cpu (default), or cuda: ONNX Runtime's CUDA provider, where it has one")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->type_name("WHAT");
   AddOperatorLibrary(verb, o.operator_library);
 }
 

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "passes/engine/engine.h"
 #include "passes/framework/context.h"
 
 namespace sparsefuse {
@@ -75,6 +76,7 @@ struct BenchmarkOptions {
   std::map<std::string, std::vector<int64_t>> shapes;  // input → dims, of the made-up inputs
   std::vector<int64_t> batches;                        // empty: 1 and 8
   int64_t threads = 1;
+  Device device = Device::kCpu;
   std::filesystem::path operator_library;
 };
 

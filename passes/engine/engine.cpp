@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,21 @@ namespace {
 // Smaller weights travel inside the serialized model: shape operands and the like, which ONNX
 // Runtime wants to see while it loads.
 constexpr uint64_t kInPlaceBytes = 1024;
+
+void AddCudaProvider(Ort::SessionOptions& options) {
+  const std::vector<std::string> providers = Ort::GetAvailableProviders();
+  if (std::find(providers.begin(), providers.end(), "CUDAExecutionProvider") == providers.end()) {
+    throw UserError(ErrorCode::kUnsupported,
+                    fmt::format("this ONNX Runtime ({}) has no CUDA provider",
+                                OrtGetApiBase()->GetVersionString()),
+                    "build with a release for GPUs: ONNXRUNTIME_ROOT, docs/building.md");
+  }
+  OrtCUDAProviderOptionsV2* cuda = nullptr;
+  Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
+  const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> owned(
+      cuda, Ort::GetApi().ReleaseCUDAProviderOptions);
+  options.AppendExecutionProvider_CUDA_V2(*cuda);
+}
 
 Ort::SessionOptions Options(const SessionOptions& options) {
   Ort::SessionOptions result;
@@ -28,6 +44,7 @@ Ort::SessionOptions Options(const SessionOptions& options) {
   result.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
   // Waiting threads would take the cores from other work on a shared machine.
   result.AddConfigEntry("session.intra_op.allow_spinning", "0");
+  if (options.device == Device::kCuda) AddCudaProvider(result);
   if (!options.operator_library.empty()) {
     result.RegisterCustomOpsLibrary(options.operator_library.c_str());
   }

@@ -18,12 +18,18 @@
 
 namespace sparsefuse {
 
+enum class Device {
+  kCpu,
+  kCuda,  // ONNX Runtime's CUDA provider on its first GPU; what it cannot run, on the CPU
+};
+
 struct SessionOptions {
   int threads = 1;                         // intra-op; inter-op is always 1
   std::filesystem::path operator_library;  // registered if not empty
   bool optimize = true;                    // false: ORT_DISABLE_ALL
   std::string gate;  // SPARSEFUSE_GATE for this session's operators; empty: as the environment says
   bool lean = false;  // no packed copies of weights, no memory kept; slower
+  Device device = Device::kCpu;
 };
 
 struct Port {
@@ -46,7 +52,8 @@ struct TimingOptions {
 // A loaded model. Run may be called from several threads at a time.
 class Session {
  public:
-  // From memory; weights are not copied twice. `model` may be discarded afterwards.
+  // From memory; weights are not copied twice. `model` may be discarded afterwards. E_UNSUPPORTED:
+  // this ONNX Runtime has no CUDA provider.
   Session(const Model& model, const SessionOptions& options);
   // From a file, as a user would load it (external data beside it).
   Session(const std::filesystem::path& path, const SessionOptions& options);

@@ -75,6 +75,12 @@ TEST_CASE("benchmark times models against each other") {
   CHECK(result["tool"]["cpu"].is_string());
 }
 
+TEST_CASE("benchmark says that this ONNX Runtime has no CUDA provider") {
+  const Workplace work;
+  CheckFails({"benchmark", "-m", work / "model.onnx", "--device", "cuda"}, "E_UNSUPPORTED", 4,
+             "has no CUDA provider");
+}
+
 TEST_CASE("benchmark makes inputs up, of the shape that it is told") {
   const Workplace work;
   const RunResult run = RunTool({"benchmark", "-m", work / "model.onnx"});

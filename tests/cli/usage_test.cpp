@@ -15,7 +15,7 @@ TEST_CASE("usage errors name the flag and the nearest one") {
   const Case cases[] = {
       {{}, "no command given"},
       {{"compres"}, "unknown command \"compres\"; did you mean compress?"},
-      {{"xyz"}, "commands: compress, analyze, eval, benchmark, inspect, passes, kernels"},
+      {{"xyz"}, "commands: compress, analyze, compile, eval, benchmark, inspect, passes, kernels"},
       {{"--nonsense"}, "unknown option --nonsense"},
       {{"compress"}, "-m (the model) is missing"},
       {{"compress", "-m", "a.onnx"}, "-o (the output folder) is missing"},
@@ -41,6 +41,9 @@ TEST_CASE("usage errors name the flag and the nearest one") {
       {{"benchmark"}, "-m (the model) is missing"},
       {{"benchmark", "-m", "a.onnx", "--shape", "x=1xx2"}, "--shape"},
       {{"benchmark", "-m", "a.onnx", "--batch", "1,0"}, "--batch"},
+      {{"benchmark", "-m", "a.onnx", "--device", "tpu"}, "--device"},
+      {{"compile"}, "-m (the model) is missing"},
+      {{"compile", "-m", "a.onnx", "--target", "cuda:sm_80", "--rows", "16"}, "--rows"},
       {{"kernels", "--shape", "768"}, "--shape \"768\" is no size of a layer"},
       {{"kernels", "--shape", "70000x8"}, "--shape"},
       {{"kernels", "--shape", "8x8", "--rows", "0"}, "--rows"},
@@ -62,7 +65,8 @@ TEST_CASE("help of the tool and of each verb goes to stdout") {
   const RunResult tool = RunTool({"--help"});
   CHECK(tool.exit_code == 0);
   CHECK(tool.err.empty());
-  for (const char* verb : {"compress", "eval", "benchmark", "inspect", "passes", "kernels"}) {
+  for (const char* verb :
+       {"compress", "compile", "eval", "benchmark", "inspect", "passes", "kernels"}) {
     INFO(verb);
     CHECK(Contains(tool.out, verb));
     const RunResult run = RunTool({verb, "--help"});
