@@ -22,7 +22,9 @@ constexpr std::string_view kEnvironmentHelp =
     "  SPARSEFUSE_ISA=NAME   this kernel instead of the best that the CPU can run\n"
     "  SPARSEFUSE_GATE=off|decode|always\n"
     "                        when nested weights may be read in 4 bits: never, for at most 8 rows\n"
-    "                        at a time (the default), for any number";
+    "                        at a time (the default), for any number\n"
+    "  SPARSEFUSE_CUDA_CODE=FOLDER\n"
+    "                        on a GPU, the kernels that `sparsefuse compile` made for the model";
 
 [[noreturn]] void UsageError(std::string what, std::string hint = {}) {
   throw UserError(ErrorCode::kUsage, std::move(what), std::move(hint));

@@ -33,7 +33,7 @@ TEST_CASE("compile refuses what it cannot compile for, and writes nothing") {
   CheckFails({"compile", "-m", model, "--target", "cuda:sm_70"}, "E_USAGE", 2, "cuda:sm_80");
   CheckFails({"compile", "-m", work / "none.onnx", "--target", "cuda:sm_80"}, "E_READ", 5,
              "none.onnx");
-  const Environment home("CUDA_HOME", "/nowhere");
+  const EnvironmentVariable home("CUDA_HOME", "/nowhere");
   CheckFails({"compile", "-m", model, "--target", "cuda:sm_80"}, "E_READ", 5, "/nowhere/bin");
   CheckFails(work.Compress({"--target", "cuda:sm_80", "--overwrite"}), "E_READ", 5, "/nowhere/bin");
   CHECK(Snapshot(work.path()) == before);
@@ -47,7 +47,7 @@ TEST_CASE("a compiler that fails is quoted, and nothing is written") {
   WriteFile(compiler, "#!/bin/sh\necho 'model.cu(1): error: out of luck' >&2\nexit 3\n");
   std::filesystem::permissions(compiler, std::filesystem::perms::owner_all);
   const std::string before = Snapshot(work.path());
-  const Environment home("CUDA_HOME", (work / "cuda").c_str());
+  const EnvironmentVariable home("CUDA_HOME", (work / "cuda").c_str());
   const std::string line =
       CheckFails({"compile", "-m", work / "out/model.onnx", "--target", "cuda:sm_80"}, "E_ENGINE",
                  10, "error: out of luck");
@@ -57,7 +57,7 @@ TEST_CASE("a compiler that fails is quoted, and nothing is written") {
 
 TEST_CASE("a model without layers of ours has nothing to compile, and no compiler is asked for") {
   const Workplace work;
-  const Environment home("CUDA_HOME", "/nowhere");
+  const EnvironmentVariable home("CUDA_HOME", "/nowhere");
   const std::string before = Snapshot(work.path());
   const RunResult run = RunTool({"compile", "-m", work / "model.onnx", "--target", "cuda:sm_80"});
   INFO(run.err);
@@ -68,7 +68,7 @@ TEST_CASE("a model without layers of ours has nothing to compile, and no compile
 
 TEST_CASE("code lies beside the model, by compile and by compress alike") {
   if (!HasCompiler()) return;
-  const Environment home("CUDA_HOME", SPARSEFUSE_CUDA_HOME);
+  const EnvironmentVariable home("CUDA_HOME", SPARSEFUSE_CUDA_HOME);
   const Workplace work;
   Compress(work);
   const std::string model = ReadFile(work / "out/model.onnx");

@@ -39,7 +39,7 @@ TEST_CASE("kernels lists every implementation and uses the best one that runs") 
 }
 
 TEST_CASE("kernels follows SPARSEFUSE_ISA and shows the environment") {
-  const Environment isa("SPARSEFUSE_ISA", "ref"), gate("SPARSEFUSE_GATE", "always");
+  const EnvironmentVariable isa("SPARSEFUSE_ISA", "ref"), gate("SPARSEFUSE_GATE", "always");
   const json shown = Kernels();
   for (const json& kernel : shown["kernels"]) CHECK(kernel["used"] == (kernel["name"] == "ref"));
   CHECK(shown["environment"]["SPARSEFUSE_ISA"] == "ref");
@@ -47,7 +47,7 @@ TEST_CASE("kernels follows SPARSEFUSE_ISA and shows the environment") {
 }
 
 TEST_CASE("kernels says that no kernel has the name in SPARSEFUSE_ISA") {
-  const Environment isa("SPARSEFUSE_ISA", "sse9");
+  const EnvironmentVariable isa("SPARSEFUSE_ISA", "sse9");
   const json shown = Kernels();
   for (const json& kernel : shown["kernels"]) CHECK(kernel["used"] == false);
   CHECK(Contains(shown["problem"].get<std::string>(), "SPARSEFUSE_ISA=sse9 is none of"));

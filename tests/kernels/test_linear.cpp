@@ -17,6 +17,7 @@
 #include "tests/kernels/emulated_vnni.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
+#include "tests/support/support.h"
 
 namespace sparsefuse::test {
 namespace {
@@ -301,19 +302,6 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
 // --- Choice
 // ----------------------------------------------------------------------------------------
 
-class Environment {
- public:
-  explicit Environment(const char* value) {
-    if (const char* old = std::getenv(kName)) old_ = old;
-    value ? setenv(kName, value, 1) : unsetenv(kName);
-  }
-  ~Environment() { old_.empty() ? unsetenv(kName) : setenv(kName, old_.c_str(), 1); }
-
- private:
-  static constexpr const char* kName = "SPARSEFUSE_ISA";
-  std::string old_;
-};
-
 std::string Explain(const LinearKernel* kernel) {
   std::vector<char> text(200);
   ExplainLinearChoice(kernel, text);
@@ -324,7 +312,7 @@ TEST_CASE("the best kernel that runs is chosen, or the one that is named") {
   REQUIRE(std::string(Reference().name) == "ref");
   REQUIRE(Reference().needs.empty());
   {
-    const Environment none(nullptr);
+    const EnvironmentVariable none("SPARSEFUSE_ISA", nullptr);
     const LinearKernel* chosen = SelectLinearKernel();
     REQUIRE(Explain(chosen) == "used");
     for (const LinearKernel* kernel : AllLinearKernels()) {
@@ -336,17 +324,17 @@ TEST_CASE("the best kernel that runs is chosen, or the one that is named") {
     }
   }
   {
-    const Environment forced("ref");
+    const EnvironmentVariable forced("SPARSEFUSE_ISA", "ref");
     REQUIRE(SelectLinearKernel() == &Reference());
     REQUIRE(Explain(&Reference()) == "used");
   }
   {
-    const Environment wrong("sse9");
+    const EnvironmentVariable wrong("SPARSEFUSE_ISA", "sse9");
     REQUIRE(SelectLinearKernel() == nullptr);
     REQUIRE(Explain(nullptr).find("SPARSEFUSE_ISA=sse9 is none of") == 0);
   }
   for (const LinearKernel* kernel : AllLinearKernels()) {
-    const Environment named(kernel->name);
+    const EnvironmentVariable named("SPARSEFUSE_ISA", kernel->name);
     const bool runs = DetectCpuFeatures().Contains(kernel->needs);
     REQUIRE(SelectLinearKernel() == (runs ? kernel : nullptr));
     if (!runs) REQUIRE(Explain(nullptr).find("lacks") != std::string::npos);

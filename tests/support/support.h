@@ -37,14 +37,23 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 // $XDG_CACHE_HOME of the programs that this process runs: what they remember lasts as long as it.
 std::filesystem::path CacheHome();
 
-// An environment variable for as long as the object lives; programs started meanwhile see it.
-class Environment {
+// An environment variable for as long as the object lives; null: not set. Programs started
+// meanwhile see it.
+class EnvironmentVariable {
  public:
-  Environment(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
-  ~Environment() { unsetenv(name_); }
+  EnvironmentVariable(const char* name, const char* value) : name_(name) {
+    if (const char* old = std::getenv(name)) old_ = old;
+    Set(value);
+  }
+  ~EnvironmentVariable() { Set(old_ ? old_->c_str() : nullptr); }
+  EnvironmentVariable(const EnvironmentVariable&) = delete;
+  EnvironmentVariable& operator=(const EnvironmentVariable&) = delete;
 
  private:
+  void Set(const char* value) { value ? setenv(name_, value, 1) : unsetenv(name_); }
+
   const char* name_;
+  std::optional<std::string> old_;
 };
 
 // Runs a program with arguments (no shell), standard input empty.

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "kernels/cuda/linear.h"
+#include "kernels/plugin/cuda/compiled_code.h"
 #include "kernels/plugin/cuda/gate_counts.h"
 #include "kernels/plugin/cuda_library.h"
 #include "kernels/plugin/linear_node.h"
@@ -62,6 +63,7 @@ class CudaLinear {
   OrtStatus* Prepare(LinearWeights weights, size_t quads, size_t gate) noexcept;
   OrtStatus* Allocate(size_t bytes) noexcept;
   OrtStatus* Run(OrtKernelContext& context) noexcept;
+  bool IsHalf() const noexcept { return node_.op().type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16; }
   OrtStatus* Launch(const RunTensors& run, std::byte* workspace, cudaStream_t stream) noexcept;
 
   LinearNode node_;
@@ -133,8 +135,19 @@ OrtStatus* CudaLinear::Prepare(LinearWeights weights, size_t quads, size_t gate)
   cuda::Plan plan;
   int32_t workers = 0;
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cuda::SuggestWorkers(&workers), "reading the device's size");
+  const cuda::Code* code = nullptr;
+  SPARSEFUSE_RETURN_IF_ERROR(FindCompiledCode(api_, &code));
+  cuda::MadeKernels made;
   try {
     plan = cuda::MakePlan(weights.shape, weights.blocks, workers);
+    if (code) {
+      const cuda::Code::Found found =
+          code->Find(weights.shape, plan, node_.op().variant.activation, IsHalf());
+      made = found.made;
+      if (found.tile_panels != plan.shared_panels) {
+        plan = cuda::MakePlan(weights.shape, weights.blocks, workers, found.tile_panels);
+      }
+    }
   } catch (const std::bad_alloc&) {
     return Error(api_, ORT_FAIL, "no memory for the layer's plan");
   }
@@ -172,6 +185,7 @@ OrtStatus* CudaLinear::Prepare(LinearWeights weights, size_t quads, size_t gate)
                                   "preparing the layer");
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(nullptr), "preparing the layer");
   layer_.weights.blocks.group_ptr = layer_.group_ptr;
+  layer_.made = made;
   if (weights.gate) SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindEasyRows(&easy_rows_), "counting rows");
   return nullptr;
 }
@@ -207,18 +221,17 @@ OrtStatus* CudaLinear::Run(OrtKernelContext& context) noexcept {
 
 OrtStatus* CudaLinear::Launch(const RunTensors& run, std::byte* workspace,
                               cudaStream_t stream) noexcept {
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      cuda::Linear(layer_,
-                   {.rows = run.rows,
-                    .x = run.x,
-                    .y = run.y,
-                    .half = node_.op().type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-                    .activation = node_.op().variant.activation,
-                    .gate = gate_mode_,
-                    .easy_rows = easy_rows_,
-                    .workspace = workspace},
-                   stream),
-      "launching its kernels");
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(cuda::Linear(layer_,
+                                               {.rows = run.rows,
+                                                .x = run.x,
+                                                .y = run.y,
+                                                .half = IsHalf(),
+                                                .activation = node_.op().variant.activation,
+                                                .gate = gate_mode_,
+                                                .easy_rows = easy_rows_,
+                                                .workspace = workspace},
+                                               stream),
+                                  "launching its kernels");
   if (easy_rows_ && IsGated(gate_mode_, run.rows)) CountGatedRows(run.rows);
   return nullptr;
 }

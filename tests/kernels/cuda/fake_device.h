@@ -18,7 +18,8 @@
 
 namespace sparsefuse::test {
 
-inline constexpr int kFakeDevice = 3;  // the provider's
+inline constexpr int kFakeDevice = 3;             // the provider's, of compute capability 8.6
+inline constexpr const char* kFakeCode = "code";  // the only image that loads; its tiles: 2 panels
 
 struct FakeDevice {
   // What a test sets:
@@ -35,6 +36,8 @@ struct FakeDevice {
   int64_t waits = 0;              // for a stream, or by a copy that waits
   int64_t launches = 0;           // of layers
   cudaStream_t stream = nullptr;  // of the last launch
+  bool made_kernels = false;      // of the last launch: kernels made for the layer
+  int32_t tile_panels = 0;        // of the last prepared layer
 };
 // The one that there is.
 FakeDevice& Device();

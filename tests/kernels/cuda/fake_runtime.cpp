@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "kernels/cuda/code.h"
 #include "kernels/cuda/linear.h"
 #include "tests/kernels/cuda/fake_device.h"
 
@@ -25,6 +26,24 @@ const LinearKernel& Reference() { return *AllLinearKernels().back(); }
 
 namespace cuda {
 
+cudaError_t FindDevice(cuda::Device* device) noexcept {
+  *device = {.major = 8, .minor = 6, .multiprocessors = 7, .share = {Room::kSmall, 1}};
+  return Result("FindDevice");
+}
+
+Code::~Code() = default;
+
+cudaError_t Code::Load(const void* image) noexcept {
+  const bool known = std::strcmp(static_cast<const char*>(image), test::kFakeCode) == 0;
+  return known ? Result("Load") : cudaErrorInvalidKernelImage;
+}
+
+Code::Found Code::Find(const LinearShape&, const Plan&, Activation, bool) const {
+  static char kernel;
+  const auto some = reinterpret_cast<cudaKernel_t>(&kernel);
+  return {{some, some, some}, 2};
+}
+
 cudaError_t SuggestWorkers(int32_t* workers) noexcept {
   *workers = 7;
   return Result("SuggestWorkers");
@@ -40,6 +59,7 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
     return cudaErrorMisalignedAddress;
   }
   std::memcpy(prepared, plan.group_ptr.data(), PreparedBytes(plan));
+  test::Device().tile_panels = plan.shared_panels;
   *layer = {};
   layer->weights = weights;
   layer->group_ptr = reinterpret_cast<const int32_t*>(prepared);
@@ -58,6 +78,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   }
   ++device.launches;
   device.stream = stream;
+  device.made_kernels = layer.made.decode8 && layer.made.decode16 && layer.made.prefill;
   LinearWeights weights = layer.weights;
   if (weights.shape.sparse) weights.blocks.group_ptr = layer.group_ptr;
   const size_t bytes = Reference().prepared_bytes(weights) + kLinearAlignment;

@@ -9,6 +9,7 @@
 #include "tests/kernels/cuda/fake_device.h"
 #include "tests/kernels/plugin_session.h"
 #include "tests/support/catch.h"
+#include "tests/support/support.h"
 
 namespace sparsefuse::test {
 namespace {
@@ -132,6 +133,36 @@ TEST_CASE("CUDA operators: what goes wrong while a kernel is made is said") {
   Device() = {};
   Device().host_inputs_here = false;
   REQUIRE_THAT(LoadError(model), Catch::Contains("input smooth into a device's memory"));
+}
+
+TEST_CASE("CUDA operators: kernels made for a layer are those of the folder that is named") {
+  const FreshDevice device;
+  const LinearLayer layer({150, 70, 0}, 1);
+  const NodeModel model = LayerParts(layer).Model();
+  const std::vector<float> x = RandomRows(3, 150, 3);
+  const auto run = [&] {
+    Ort::Session session = LoadOnDevice(model);
+    CheckAgainst(ExactLinear(layer, x, 3), Run(session, x, {3, 150}).values);
+  };
+  run();
+  CHECK_FALSE(Device().made_kernels);
+  CHECK(Device().tile_panels == 4);
+  const TempDir folder;
+  const EnvironmentVariable variable("SPARSEFUSE_CUDA_CODE", folder.path().c_str());
+  const std::string file = (folder / "model-sm_86.cubin").string();
+  CHECK_THAT(LoadError(model), Catch::Contains(file + " cannot be read") &&
+                                   Catch::Contains("compile the model for this device"));
+  WriteFile(file, "something else");
+  CHECK_THAT(LoadError(model), Catch::Contains("another build of sparsefuse"));
+  WriteFile(file, kFakeCode);
+  run();
+  CHECK(Device().made_kernels);
+  CHECK(Device().tile_panels == 2);
+  WriteFile(file, "something else");
+  run();  // loaded once
+  CHECK(Device().made_kernels);
+  Device().failing = "FindDevice";
+  CHECK_THAT(LoadError(model), Catch::Contains("a fault (cudaErrorUnknown)"));
 }
 
 TEST_CASE("CUDA operators: every input but X must be an initializer") {
