@@ -21,6 +21,8 @@ std::string_view Name(Pattern pattern) {
       return "blocks of 4 inputs × 32 outputs";
     case Pattern::kBlock64:
       return "blocks of 64 × 64";
+    case Pattern::kBlock128:
+      return "blocks of 128 × 128";
     case Pattern::kTwoOfFour:
       return "2 of 4 inputs";
     case Pattern::kUnstructured:
@@ -35,6 +37,7 @@ std::string_view Worth(Pattern pattern) {
     case Pattern::kBlock:
       return "faster with this tool's operators (quantize), not in others";
     case Pattern::kBlock64:
+    case Pattern::kBlock128:
       return "faster with this tool's operators (quantize) and block-sparse kernels of GPUs";
     case Pattern::kTwoOfFour:
       return "stored dense: faster on GPUs with 2:4 units only, on no CPU";
@@ -149,10 +152,11 @@ class Sparsify final : public Pass {
 SparsifySettings Sparsify::Settings() const {
   SparsifySettings settings;
   const std::string &pattern = params_.String("pattern"), &method = params_.String("method");
-  settings.pattern.pattern = pattern == "block"     ? Pattern::kBlock
-                             : pattern == "block64" ? Pattern::kBlock64
-                             : pattern == "2:4"     ? Pattern::kTwoOfFour
-                                                    : Pattern::kUnstructured;
+  settings.pattern.pattern = pattern == "block"      ? Pattern::kBlock
+                             : pattern == "block64"  ? Pattern::kBlock64
+                             : pattern == "block128" ? Pattern::kBlock128
+                             : pattern == "2:4"      ? Pattern::kTwoOfFour
+                                                     : Pattern::kUnstructured;
   settings.pattern.scope = params_.String("compete") == "output" ? Scope::kOutput : Scope::kLayer;
   settings.pattern.quad_multiple = params_.Int("quad_multiple");
   settings.method = method == "sparsegpt" ? Method::kSparseGpt
@@ -250,9 +254,10 @@ const PassInfo kSparsify = {
     .params =
         {{.name = "pattern",
           .otherwise = std::string("block"),
-          .summary = "Where zeros stand: blocks of 4 inputs × 32 outputs, or of 64 × 64, 2 of 4 "
+          .summary = "Where zeros stand: blocks of 4 inputs × 32 outputs, or of 64 × 64 or 128 × "
+                     "128, 2 of 4 "
                      "consecutive inputs, or anywhere.",
-          .choices = {"block", "block64", "2:4", "unstructured"}},
+          .choices = {"block", "block64", "block128", "2:4", "unstructured"}},
          {.name = "sparsity",
           .otherwise = kUnset,
           .summary = "Share of zeros in the weights of all layers taken; with 2:4 it is 0.5.",

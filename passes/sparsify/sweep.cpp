@@ -79,7 +79,7 @@ std::vector<Cell> CellsOf(Index first_row, Index rows, Index first_column, Index
 // Whether columns of cells compete for the zeros, or each has its own. `rows` of cells.
 bool ColumnsCompete(const ZeroPattern& pattern, Index rows) {
   if (pattern.pattern == Pattern::kUnstructured) return pattern.scope == Scope::kLayer;
-  return pattern.pattern == Pattern::kBlock64 || pattern.quad_multiple <= 1 ||
+  return IsSquare(pattern.pattern) || pattern.quad_multiple <= 1 ||
          rows < 2 * pattern.quad_multiple;
 }
 
@@ -303,7 +303,7 @@ std::vector<MatrixXd> RefitGiven(const MatrixXd& weight, const MatrixXd& gram,
                                  Pattern pattern) {
   // Zeros that were there before come in strips of 32.
   const CellGrid grid =
-      Cells(pattern == Pattern::kBlock64 ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
+      Cells(IsSquare(pattern) ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
   std::vector<MatrixXd> refitted(targets.size(), MatrixXd::Zero(weight.rows(), weight.cols()));
   for (Index c = 0; c < grid.columns; ++c) {
     const Index left = c * grid.width, width = std::min(grid.width, weight.cols() - left);

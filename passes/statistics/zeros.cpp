@@ -9,14 +9,17 @@ using Eigen::Index;
 CellGrid Cells(Pattern pattern, Index inputs, Index outputs) {
   CellGrid grid{1, 1, inputs, outputs};
   if (pattern == Pattern::kBlock) grid = {4, 32, (inputs + 3) / 4, (outputs + 31) / 32};
-  if (pattern == Pattern::kBlock64) grid = {64, 64, (inputs + 63) / 64, (outputs + 63) / 64};
+  if (IsSquare(pattern)) {
+    const Index side = pattern == Pattern::kBlock64 ? 64 : 128;
+    grid = {side, side, (inputs + side - 1) / side, (outputs + side - 1) / side};
+  }
   return grid;
 }
 
 ZeroMask ExistingZeros(const Eigen::MatrixXd& weight, Pattern pattern) {
   ZeroMask zeros = ZeroMask::Zero(weight.rows(), weight.cols());
   const CellGrid grid =
-      Cells(pattern == Pattern::kBlock64 ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
+      Cells(IsSquare(pattern) ? Pattern::kBlock : pattern, weight.rows(), weight.cols());
   for (Index c = 0; c < grid.columns; ++c) {
     const Index left = c * grid.width, width = std::min(grid.width, weight.cols() - left);
     for (Index r = 0; r < grid.rows; ++r) {

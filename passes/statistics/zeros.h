@@ -11,6 +11,7 @@ namespace sparsefuse {
 enum class Pattern {
   kBlock,         // 4 inputs × 32 outputs: a quad of a panel (docs/formats.md)
   kBlock64,       // 64 × 64
+  kBlock128,      // 128 × 128
   kTwoOfFour,     // two of four consecutive inputs, each output for itself
   kUnstructured,  // anywhere
 };
@@ -18,10 +19,12 @@ enum class Pattern {
 // Which weights compete for the zeros when they may stand anywhere.
 enum class Scope { kLayer, kOutput };
 
-// Of blocks, so that many outputs have the same zeros.
-inline bool IsWide(Pattern pattern) {
-  return pattern == Pattern::kBlock || pattern == Pattern::kBlock64;
+// Of square blocks, each made of whole blocks of 4 × 32.
+inline bool IsSquare(Pattern pattern) {
+  return pattern == Pattern::kBlock64 || pattern == Pattern::kBlock128;
 }
+// Of blocks, so that many outputs have the same zeros.
+inline bool IsWide(Pattern pattern) { return pattern == Pattern::kBlock || IsSquare(pattern); }
 
 struct ZeroPattern {
   Pattern pattern = Pattern::kBlock;

@@ -3,7 +3,8 @@
   python tests/bench/sparsity.py [--tool build/release/bin/sparsefuse] [--models NAME ...] [--json FILE]
 
 For each model: pass sparsify alone, in float. Blocks of 4 inputs × 32 outputs at 10 to 70 %, with
-feedback and by magnitude without update; 2:4 and single weights at 50 %. Task metric and
+feedback and by magnitude without update; 64 × 64 and 128 × 128 at 30 and 50 %; 2:4 and single
+weights at 50 %. Task metric and
 KL(original ‖ sparse) per answer on the evaluation set. Zeros are counted in the written file, over the
 layers that the pass took.
 """
@@ -39,6 +40,10 @@ def points():
     for share in (0.5, 0.3, 0.7, 0.2, 0.1):
         for way, settings in BLOCKS.items():
             yield "block", share, way, {"sparsity": share, **settings}
+    for pattern in ("block64", "block128"):
+        for share in (0.3, 0.5):
+            for way in ("magnitude", "feedback"):
+                yield pattern, share, way, {"pattern": pattern, "sparsity": share, **BLOCKS[way]}
     for pattern in ("2:4", "unstructured"):
         for way, settings in OTHERS.items():
             yield pattern, 0.5, way, {"pattern": pattern, "sparsity": 0.5, **settings}
@@ -121,7 +126,7 @@ def main():
     parser.add_argument("--tool", type=pathlib.Path,
                         default=compare.ROOT / "build/release/bin/sparsefuse")
     parser.add_argument("--models", nargs="*", default=MODELS, metavar="NAME")
-    parser.add_argument("--patterns", nargs="*", metavar="PATTERN", help="block, 2:4, unstructured")
+    parser.add_argument("--patterns", nargs="*", metavar="PATTERN", help="block, block64, block128, 2:4, unstructured")
     parser.add_argument("--shares", nargs="*", type=float, metavar="SHARE")
     parser.add_argument("--ways", nargs="*", metavar="WAY", help=", ".join({**BLOCKS, **OTHERS}))
     parser.add_argument("--samples", type=int, default=0, help="evaluate on so many; 0: all")
@@ -140,7 +145,7 @@ def main():
                 results = [p for p in results if any(p[k] != point[k] for k in same)] + [point]
                 if args.json:
                     args.json.write_text(json.dumps(results, indent=1))
-    print(f"\n{compare.cpu()}\n\n{table(results, {'block'}, list(BLOCKS))}\n")
+    print(f"\n{compare.cpu()}\n\n{table(results, {'block', 'block64', 'block128'}, list(BLOCKS))}\n")
     print(table(results, {"2:4", "unstructured"}, list(OTHERS)))
 
 

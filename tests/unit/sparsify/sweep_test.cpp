@@ -160,7 +160,8 @@ TEST_CASE("exactly the share that was asked for, whatever the shape") {
        {std::pair<Index, Index>{128, 64}, {301, 45}, {7, 3}, {1, 1}, {130, 33}}) {
     const MatrixXd weight = NormalMatrix(n, m, 7), gram = Gram(n, 8);
     const SweepFactor factor = FactorOf(gram);
-    for (const Pattern pattern : {Pattern::kBlock, Pattern::kBlock64, Pattern::kUnstructured}) {
+    for (const Pattern pattern :
+         {Pattern::kBlock, Pattern::kBlock64, Pattern::kBlock128, Pattern::kUnstructured}) {
       for (const double share : {0.1, 0.5, 0.9, 1.0}) {
         CAPTURE(n, m, static_cast<int>(pattern), share);
         const SweepTask task = Task(pattern, share, n, m);
@@ -261,8 +262,8 @@ TEST_CASE("two of four: the cheapest pair of each four, forward") {
 
 TEST_CASE("zeros that are there stay and count") {
   const Index n = 64, m = 64;
-  for (const Pattern pattern :
-       {Pattern::kBlock, Pattern::kBlock64, Pattern::kTwoOfFour, Pattern::kUnstructured}) {
+  for (const Pattern pattern : {Pattern::kBlock, Pattern::kBlock64, Pattern::kBlock128,
+                                Pattern::kTwoOfFour, Pattern::kUnstructured}) {
     CAPTURE(static_cast<int>(pattern));
     MatrixXd weight =
         NormalMatrix(n, m, 8) + MatrixXd::Constant(n, m, 20);  // zeros would not be chosen
