@@ -296,7 +296,11 @@ void Compression::Publish() {
   }
   folder_->Stage(kConfigName, JsonText(ResolvedConfig(config_, options_.output)));
   folder_->Stage(kMetricsName, JsonText(ToJson(report_, Wanted())));
-  if (code_ && !code_->layers.empty()) sparsefuse::Stage(*code_, *folder_);
+  if (code_ && !code_->layers.empty()) {
+    sparsefuse::Stage(*code_, *folder_);
+    const fs::path library = in_.context.operator_library.parent_path() / kCudaLibraryName;
+    if (fs::exists(library)) folder_->StageCopy(kCudaLibraryName, library);  // built with CUDA
+  }
   if (!in_.context.sensitivity.is_null()) {
     folder_->Stage(kSensitivityName, JsonText(in_.context.sensitivity));
   }

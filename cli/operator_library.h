@@ -12,6 +12,9 @@ namespace sparsefuse {
 
 inline constexpr std::string_view kOperatorLibraryName = "libsparsefuse_ops.so";
 
+// The operators for ONNX Runtime's CUDA provider; the library above loads it from its own folder.
+inline constexpr std::string_view kCudaLibraryName = "libsparsefuse_cuda.so";
+
 // `named` if it is not empty; else ../lib or the folder of this program's file. UserError E_READ if
 // there is none.
 std::filesystem::path FindOperatorLibrary(const std::filesystem::path& named);

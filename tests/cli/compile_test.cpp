@@ -104,6 +104,10 @@ TEST_CASE("code lies beside the model, by compile and by compress alike") {
   CHECK(ReadFile(work / "out/model-sm_90a.cubin") == first);
   const json config = json::parse(ReadFile(work / "out/resolved_config.json"));
   CHECK(config["output"]["targets"] == json{"cuda:sm_90a"});
+  namespace fs = std::filesystem;
+  const fs::path libraries = fs::path(SPARSEFUSE_OPS_LIBRARY).parent_path();
+  CHECK(fs::exists(work / "out/libsparsefuse_cuda.so") ==
+        fs::exists(libraries / "libsparsefuse_cuda.so"));
 }
 
 }  // namespace
