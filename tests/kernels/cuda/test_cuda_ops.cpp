@@ -48,7 +48,7 @@ TEST_CASE("CUDA operators: the whole family computes what the format says") {
   }
 }
 
-TEST_CASE("CUDA operators: any leading dimensions; nothing is launched without rows") {
+TEST_CASE("CUDA operators: any leading dimensions, and no launch without rows") {
   const FreshDevice device;
   const LinearLayer layer({40, 50, 0}, 1);
   Ort::Session session = LoadOnDevice(LayerParts(layer).Model());

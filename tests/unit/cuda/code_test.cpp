@@ -11,6 +11,7 @@
 #include "kernels/cuda/headers.h"
 #include "passes/cuda/compiler.h"
 #include "passes/cuda/source.h"
+#include "passes/framework/config.h"
 #include "tests/support/catch.h"
 #include "tests/support/linear_model.h"
 #include "tests/support/support.h"
@@ -279,6 +280,21 @@ TEST_CASE("an unknown target is answered with those that there are") {
                     Catch::Matchers::Contains("sm_42"));
   CHECK_THROWS(FindCudaTargets(std::vector<std::string>{"sm_80"}));
   CHECK(FindCudaTargets(std::vector<std::string>{"cuda:sm_80", "cuda:sm_80"}).size() == 1);
+}
+
+TEST_CASE("the configuration takes the targets that there are") {
+  std::vector<std::string> targets;
+  for (const CudaTarget& target : CudaTargets())
+    targets.push_back(fmt::format("cuda:{}", target.name));
+  size_t found = 0;
+  for (const ConfigSection& section : ConfigSections()) {
+    for (const Param& key : section.keys) {
+      if (section.name != "output" || key.name != "targets") continue;
+      ++found;
+      CHECK(key.choices == targets);
+    }
+  }
+  CHECK(found == 1);
 }
 
 }  // namespace
