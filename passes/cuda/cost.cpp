@@ -28,10 +28,11 @@ TileCost CostOf(const CudaTarget& target, int32_t panels, bool many_scales) {
   return panels == 4 ? TileCost{256, 13.8, 0.6, 0} : TileCost{256, 9.3, 0.5, 0};
 }
 
+// A tile of one panel gathers, so it is for layers that have no other.
 bool HasTile(const CudaLayer& layer, int32_t panels) {
   if (panels > layer.shared_panels) return false;
   if (panels == 2 && layer.shape.scale_groups > 0) return false;
-  return panels > 1 || layer.shape.sparse;
+  return panels > 1 || layer.shared_panels == 1;
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 //               waves = ⌈tiles / multiprocessors⌉
 //
 // The constants come from docs/performance.md, "On a GPU" (an H200): within 13 % of every time
-// there at 512 and 4096 rows, within 20 % at one. Other cards' come from their published numbers of
+// there at 512 and 4096 rows, within 20 % at one. Smaller layers were not measured: there the fixed
+// parts are most of a prediction. Other cards' constants come from their published numbers of
 // multiprocessors, bandwidth and int8 rate and assumed shares; nothing was measured on them.
 
 #ifndef SPARSEFUSE_PASSES_CUDA_COST_H_

@@ -178,6 +178,8 @@ TEST_CASE("tiles are those of the pattern, narrower where a wide one leaves mult
   CHECK(ChooseTile(Sized(1024, 1024, 1, Pattern::kDense, 4), target, 512) == 2);
   CHECK(ChooseTile(Sized(4096, 14336, 0.5, Pattern::kRuns, 2), target, 4096) == 2);
   CHECK(ChooseTile(Sized(4096, 14336, 0.5, Pattern::kQuads, 1), target, 4096) == 1);
+  // Nothing is gathered that need not be, however small the layer.
+  CHECK(ChooseTile(Sized(256, 256, 0.5, Pattern::kRuns, 4), target, 512) == 2);
   // Several rows of scales: no kernel has tiles of two panels; a dense one no tile of one.
   const CudaLayer scaled = Sized(64, 64, 1, Pattern::kDense, 4, Encoding::kInt4, 8);
   CHECK(ChooseTile(scaled, target, 17) == 4);
