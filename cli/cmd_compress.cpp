@@ -282,7 +282,7 @@ void Compression::JudgeGoals() {
 
 void Compression::Compile() {
   if (targets_.empty()) return;
-  code_ = CompileCudaCode(student_, targets_, kCudaRows, in_.context.progress);
+  code_ = CompileCudaCode(student_, targets_, kManyRows, in_.context.progress);
 }
 
 void Compression::Publish() {

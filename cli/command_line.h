@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "passes/cuda/cost.h"
 #include "passes/engine/engine.h"
 #include "passes/framework/context.h"
 
@@ -57,7 +58,7 @@ struct CompileOptions {
   std::filesystem::path model;
   std::filesystem::path output;  // folder; empty: the model's
   std::vector<std::string> targets;
-  int64_t rows = 512;  // that tiles are chosen for
+  int64_t rows = kManyRows;  // that tiles are chosen for
   bool overwrite = false;
 };
 

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "cli/console.h"
 #include "cli/signals.h"
@@ -15,9 +13,6 @@ namespace sparsefuse {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr std::string_view kEncodings[] = {"int8", "int4", "nested1", "nested4"};
-constexpr std::string_view kPatterns[] = {"dense", "runs", "quads"};
 
 std::string PatternText(const CudaLayer& layer) {
   if (layer.pattern == cuda::Pattern::kDense) return "dense";
@@ -44,11 +39,11 @@ std::string LayerText(const CudaCode& code, const CudaCode::Compiled& compiled, 
   const CudaTarget& target = *compiled.plan.target;
   const double many = ManyRows(layer, target, code.rows);
   const double dense = ManyRows(Dense(layer), target, code.rows);
-  std::string text = fmt::format(
-      "{} {}×{}{}, {}: {:.0f} µs at 1 row, {:.0f} µs at {} by tiles of {} outputs",
-      kEncodings[static_cast<size_t>(layer.shape.encoding)], layer.shape.inputs,
-      layer.shape.outputs, layer.half ? " (float16)" : "", PatternText(layer),
-      PredictFewRows(layer, target), many, code.rows, 32 * compiled.plan.tile_panels[i]);
+  std::string text =
+      fmt::format("{} {}×{}{}, {}: {:.0f} µs at 1 row, {:.0f} µs at {} by tiles of {} outputs",
+                  cuda::EncodingName(layer.shape.encoding), layer.shape.inputs, layer.shape.outputs,
+                  layer.half ? " (float16)" : "", PatternText(layer), PredictFewRows(layer, target),
+                  many, code.rows, 32 * compiled.plan.tile_panels[i]);
   if (layer.shape.sparse && many > dense) {
     text += fmt::format("; without zeros {:.0f} µs: larger blocks would pay", dense);
   }
@@ -101,22 +96,16 @@ std::string CudaText(const CudaCode& code, Detail detail) {
         Line("cuda", fmt::format("{}: {}, {} in {:.1f} s; times predicted for {}", target.name,
                                  Plural(compiled.plan.kernels, "kernel"),
                                  BytesText(compiled.code.size()), compiled.seconds, target.card));
-    std::vector<std::pair<std::string, int64_t>> kinds;
+    Tally kinds;
     for (size_t i = 0; i < code.layers.size(); ++i) {
       const std::string line = LayerText(code, compiled, i);
       if (detail == Detail::kEach) {
         text += fmt::format("  {}: {}\n", Printable(code.layers[i].node), line);
-        continue;
-      }
-      const auto same = std::find_if(kinds.begin(), kinds.end(),
-                                     [&](const auto& kind) { return kind.first == line; });
-      if (same == kinds.end()) {
-        kinds.emplace_back(line, 1);
       } else {
-        ++same->second;
+        kinds.Add(line);
       }
     }
-    for (const auto& [line, count] : kinds) text += fmt::format("  {} × {}\n", count, line);
+    for (const auto& [line, count] : kinds.rows()) text += fmt::format("  {} × {}\n", count, line);
   }
   return text;
 }
@@ -130,10 +119,10 @@ Json ToJson(const CudaCode& code) {
       const CudaLayer& layer = code.layers[i];
       const int32_t panels = compiled.plan.tile_panels[i];
       layers.push_back({{"node", layer.node},
-                        {"encoding", kEncodings[static_cast<size_t>(layer.shape.encoding)]},
+                        {"encoding", cuda::EncodingName(layer.shape.encoding)},
                         {"inputs", layer.shape.inputs},
                         {"outputs", layer.shape.outputs},
-                        {"pattern", kPatterns[static_cast<size_t>(layer.pattern)]},
+                        {"pattern", cuda::PatternName(layer.pattern)},
                         {"kept", layer.density()},
                         {"shared_outputs", 32 * layer.shared_panels},
                         {"tile_outputs", 32 * panels},

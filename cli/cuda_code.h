@@ -15,10 +15,9 @@
 namespace sparsefuse {
 
 inline constexpr std::string_view kCudaReportName = "cuda.json";
-inline constexpr int64_t kCudaRows = 512;  // that tiles are chosen for unless the user says
 
 struct CudaCode {
-  int64_t rows = kCudaRows;
+  int64_t rows = kManyRows;
   std::vector<CudaLayer> layers;
   struct Compiled {
     CudaPlan plan;

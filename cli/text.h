@@ -28,6 +28,32 @@ struct FindingLines {
 };
 FindingLines Summarize(const std::vector<Finding>& findings, Detail detail);
 
+// Texts in order of first occurrence, each with how often it occurs.
+class Tally {
+ public:
+  void Add(const std::string& text) {
+    const auto same = std::find_if(rows_.begin(), rows_.end(),
+                                   [&](const auto& row) { return row.first == text; });
+    if (same == rows_.end()) {
+      rows_.emplace_back(text, 1);
+    } else {
+      ++same->second;
+    }
+  }
+  const std::vector<std::pair<std::string, int64_t>>& rows() const { return rows_; }
+  // "4 × 8 attention heads, 2 × 16 channels"
+  std::string Text() const {
+    std::string all;
+    for (const auto& [text, count] : rows_) {
+      all += fmt::format("{}{} × {}", all.empty() ? "" : ", ", count, text);
+    }
+    return all;
+  }
+
+ private:
+  std::vector<std::pair<std::string, int64_t>> rows_;
+};
+
 // The reason that most skipped findings have; empty if none was skipped.
 std::string CommonReason(const std::vector<Finding>& findings);
 

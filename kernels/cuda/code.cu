@@ -1,7 +1,6 @@
 #include <string>
 
 #include "kernels/cuda/code.h"
-#include "kernels/cuda/headers.h"
 
 namespace sparsefuse::cuda {
 
@@ -18,8 +17,7 @@ cudaError_t Code::Load(const void* image) noexcept {
   error = cudaLibraryLoadData(&library_, image, nullptr, nullptr, 0, nullptr, nullptr, 0);
   if (error != cudaSuccess) return error;
   cudaKernel_t mark = nullptr;
-  const std::string name = "sparsefuse_code_" + std::string(HeadersDigest());
-  if (cudaLibraryGetKernel(&mark, library_, name.c_str()) == cudaSuccess) return cudaSuccess;
+  if (cudaLibraryGetKernel(&mark, library_, MarkName().c_str()) == cudaSuccess) return cudaSuccess;
   cudaLibraryUnload(library_);
   library_ = nullptr;
   return cudaErrorInvalidKernelImage;
@@ -38,9 +36,7 @@ Code::Found Code::Find(const LinearShape& shape, const Plan& plan, Activation ac
   Found found = {.made = {}, .tile_panels = plan.shared_panels};
   if (!library_) return found;
   Instance instance = {.shape = shape,
-                       .pattern = !shape.sparse ? Pattern::kDense
-                                  : plan.runs   ? Pattern::kRuns
-                                                : Pattern::kQuads,
+                       .pattern = PatternOf(shape, plan),
                        .tile_panels = plan.shared_panels,
                        .activation = activation,
                        .half = half,

@@ -13,8 +13,8 @@ struct Header {
 };
 std::span<const Header> Headers();
 
-// Of them all, 16 hexadecimal digits. Compiled code has a kernel "sparsefuse_code_<digest>": code
-// that was made from other headers passes jobs of another shape, and is refused.
+// Of them all, 16 hexadecimal digits: code that was made from other headers takes jobs of another
+// shape, and is refused.
 std::string_view HeadersDigest();
 
 }  // namespace sparsefuse::cuda

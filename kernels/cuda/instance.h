@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "kernels/cuda/plan.h"
 #include "kernels/linear/linear.h"
@@ -26,6 +27,12 @@ enum class Pattern : uint8_t {
   kQuads,  // any quads: activations are gathered
 };
 
+Pattern PatternOf(const LinearShape& shape, const Plan& plan);
+
+// As reports and kernels' names call them: "int8", "nested4"; "dense", "quads".
+const char* EncodingName(Encoding encoding);
+const char* PatternName(Pattern pattern);
+
 // Layers with equal members share their kernels.
 struct Instance {
   LinearShape shape;
@@ -38,6 +45,10 @@ struct Instance {
 
 // A valid identifier. Equal for instances whose kernels of this step are equal.
 std::string KernelName(const Instance& instance, Step step);
+// The kernel that code made from this build's headers (headers.h) has, and no other.
+std::string MarkName();
+// What the code for an architecture ("sm_90a") is called beside its model.
+std::string CodeFileName(std::string_view architecture);
 
 }  // namespace sparsefuse::cuda
 

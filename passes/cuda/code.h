@@ -3,7 +3,6 @@
 #ifndef SPARSEFUSE_PASSES_CUDA_CODE_H_
 #define SPARSEFUSE_PASSES_CUDA_CODE_H_
 
-#include <filesystem>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,7 +21,7 @@ struct CudaPlan {
   std::string source;
   int64_t kernels = 0;
 
-  std::string file() const { return fmt::format("model-{}.cubin", target->name); }
+  std::string file() const { return cuda::CodeFileName(target->name); }
 };
 
 // rows: that tiles are chosen for, > 16.

@@ -41,6 +41,9 @@ double PredictFewRows(const CudaLayer& layer, const CudaTarget& target);
 double PredictManyRows(const CudaLayer& layer, const CudaTarget& target, int64_t rows,
                        int32_t panels);
 
+// That tiles are chosen for unless the user says otherwise.
+inline constexpr int64_t kManyRows = 512;
+
 // The panels of the quickest tile; of equals the most.
 int32_t ChooseTile(const CudaLayer& layer, const CudaTarget& target, int64_t rows);
 

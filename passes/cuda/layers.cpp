@@ -47,8 +47,8 @@ std::vector<int64_t> Ints(const Node& node, size_t input, const char* what, DTyp
   return tensor->ToInts();
 }
 
-// Float16 where the graph says so of the layer's input or output; float32 where it says nothing, as
-// this tool's models do for every tensor that is not float32.
+// Float16 where the graph says so of the layer's input or output. Where it says nothing and is
+// wrong, the compiled kernels are not found and the library's run.
 bool IsHalf(const Node& node) {
   for (const Value* value : {node.input(0), node.output(0)}) {
     if (value && value->type() && value->type()->dtype == DType::kFloat16) return true;
@@ -83,9 +83,7 @@ void ReadPattern(const Node& node, CudaLayer& layer) {
   }
   const cuda::Plan plan = cuda::MakePlan(layer.shape, blocks, 1);
   layer.shared_panels = plan.shared_panels;
-  layer.pattern = !layer.shape.sparse ? cuda::Pattern::kDense
-                  : plan.runs         ? cuda::Pattern::kRuns
-                                      : cuda::Pattern::kQuads;
+  layer.pattern = cuda::PatternOf(layer.shape, plan);
 }
 
 }  // namespace

@@ -4,8 +4,6 @@
 #include <set>
 #include <string_view>
 
-#include "kernels/cuda/headers.h"
-
 namespace sparsefuse {
 namespace {
 
@@ -119,8 +117,7 @@ std::vector<std::string> KernelNames(const Instance& instance, const CudaTarget&
 
 std::string CudaSource(std::span<const Instance> instances, const CudaTarget& target) {
   std::string source(kPrologue);
-  source += fmt::format("\nextern \"C\" __global__ void sparsefuse_code_{}() {{}}\n",
-                        cuda::HeadersDigest());
+  source += fmt::format("\nextern \"C\" __global__ void {}() {{}}\n", cuda::MarkName());
   std::set<std::string> written;
   for (const Instance& instance : instances) {
     for (const Step step : StepsOf(instance, target)) {

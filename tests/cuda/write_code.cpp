@@ -20,9 +20,7 @@ int Main(const std::string& folder, const std::string& compiler) {
       CudaLayer found = {.node = "", .shape = layer.shape};
       found.activation = test::kCompiledActivation;
       found.groups = layer.groups();
-      found.pattern = !layer.shape.sparse ? cuda::Pattern::kDense
-                      : plan.runs         ? cuda::Pattern::kRuns
-                                          : cuda::Pattern::kQuads;
+      found.pattern = cuda::PatternOf(layer.shape, plan);
       found.shared_panels = plan.shared_panels;
       for (const bool half : {false, true}) {
         found.half = half;

@@ -180,7 +180,7 @@ OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp* op, const OrtApi* api,
 
 }  // namespace
 
-const LinearProvider kCpuProvider = {
+const LinearProvider kCpuLinear = {
     .type = nullptr,
     .memory = [](Input) noexcept { return OrtMemTypeDefault; },
     .make = MakeKernel,

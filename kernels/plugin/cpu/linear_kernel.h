@@ -10,7 +10,7 @@
 
 namespace sparsefuse::plugin {
 
-extern const LinearProvider kCpuProvider;
+extern const LinearProvider kCpuLinear;
 
 // Since the library was loaded, over all sessions.
 struct GatedRows {

@@ -16,7 +16,7 @@ constexpr const char* kDomainName = "sparsefuse";
 // ONNX Runtime keeps loaded while a session needs it.
 class Domain {
  public:
-  explicit Domain(const OrtApi& api) : api_(api), ops_(api, kCpuProvider) {
+  explicit Domain(const OrtApi& api) : api_(api), ops_(api, kCpuLinear) {
     status_ = api.CreateCustomOpDomain(kDomainName, &domain_);
     if (!status_) status_ = ops_.AddTo(domain_);
     if (!status_) status_ = AddCudaOpsTo(domain_, api);

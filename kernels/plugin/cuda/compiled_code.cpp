@@ -16,10 +16,10 @@ namespace {
 
 constexpr const char* kVariable = "SPARSEFUSE_CUDA_CODE";
 
-// "model-sm_90a.cubin", as the compiler of passes/cuda names it.
-std::string FileFor(const cuda::Device& device) {
-  return "model-sm_" + std::to_string(device.major) + std::to_string(device.minor) +
-         (device.is_sm90() ? "a" : "") + ".cubin";
+// "sm_90a": code for 9.0 uses what only that has.
+std::string ArchitectureOf(const cuda::Device& device) {
+  return "sm_" + std::to_string(device.major) + std::to_string(device.minor) +
+         (device.is_sm90() ? "a" : "");
 }
 
 std::mutex mutex;
@@ -39,7 +39,7 @@ OrtStatus* Find(const OrtApi& api, const std::string& folder, const cuda::Code**
     return Error(api, ORT_FAIL, "reading the device's size: %s (%s)", cudaGetErrorString(error),
                  cudaGetErrorName(error));
   }
-  const std::string path = folder + '/' + FileFor(device);
+  const std::string path = folder + '/' + cuda::CodeFileName(ArchitectureOf(device));
   const std::lock_guard lock(mutex);
   std::unique_ptr<cuda::Code>& known = Loaded()[std::to_string(number) + path];
   if (!known) {

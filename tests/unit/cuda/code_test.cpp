@@ -211,6 +211,7 @@ TEST_CASE("kernels have a name for what is constant in them, and are written onc
   CHECK(names.size() == 6);
   CHECK(plan.source.find(fmt::format("sparsefuse_code_{}(", cuda::HeadersDigest())) !=
         std::string::npos);
+  CHECK(cuda::MarkName() == fmt::format("sparsefuse_code_{}", cuda::HeadersDigest()));
 }
 
 // Layers of every encoding with every pattern and number of rows of scales, in either type.
@@ -238,13 +239,16 @@ std::vector<CudaLayer> EveryKind() {
   return layers;
 }
 
+// CUDA's; empty after saying that it is not here.
+std::filesystem::path Compiler() {
+  const std::filesystem::path home = SPARSEFUSE_CUDA_HOME;
+  if (home.empty()) WARN("skipped: CUDA's compiler is not here");
+  return home.empty() ? home : home / "bin" / "nvcc";
+}
+
 TEST_CASE("code for every kind of layer compiles for every target") {
-  if (std::string_view(SPARSEFUSE_CUDA_HOME).empty()) {
-    WARN("skipped: CUDA's compiler is not here");
-    return;
-  }
-  const std::filesystem::path compiler =
-      std::filesystem::path(SPARSEFUSE_CUDA_HOME) / "bin" / "nvcc";
+  const std::filesystem::path compiler = Compiler();
+  if (compiler.empty()) return;
   for (const CudaTarget& target : CudaTargets()) {
     // sm_86 and sm_89 compile what sm_80 does; a kind of each is enough.
     std::vector<CudaLayer> layers = EveryKind();
@@ -262,12 +266,8 @@ TEST_CASE("code for every kind of layer compiles for every target") {
 }
 
 TEST_CASE("what CUDA's compiler has against a source is reported") {
-  if (std::string_view(SPARSEFUSE_CUDA_HOME).empty()) {
-    WARN("skipped: CUDA's compiler is not here");
-    return;
-  }
-  const std::filesystem::path compiler =
-      std::filesystem::path(SPARSEFUSE_CUDA_HOME) / "bin" / "nvcc";
+  const std::filesystem::path compiler = Compiler();
+  if (compiler.empty()) return;
   try {
     CompileCuda(compiler, "#include \"kernels/cuda/job.h\"\nint x = y;\n", "sm_80");
     FAIL("compiled");
