@@ -37,6 +37,13 @@ struct Job {
   Activation activation;
 };
 
+// What a run has besides where it skips zeros.
+struct Skip {
+  SkipShape shape;
+  const uint32_t* input_words;  // [strips, inputs, 32]: the weights, input by input
+  int32_t* sum;                 // [scale_rows, rows, strips · strip_outputs], 0 before
+};
+
 struct Launch {
   Encoding encoding;
   bool gathers;  // groups hold any quads; else 64 neighbours
@@ -49,11 +56,17 @@ struct Launch {
 
 // rows ≤ kDecodeRows.
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
+// The same, of a layer with Layer::input_words. job.arrived: [strips], 0 before.
+cudaError_t LaunchSkip(const Job& job, const Skip& skip, const Launch& launch) noexcept;
 // Any number of rows; reads in 8 bits only.
 cudaError_t LaunchPrefill(const Job& job, const Launch& launch) noexcept;
 // The same on compute capability 9.0, of layers whose panels share inputs by fours or, with one row
 // of scales each, by twos; wants tiled codes.
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept;
+
+// Fills Layer::input_words.
+cudaError_t LaunchCopyWeights(const LinearShape& shape, const uint8_t* weight,
+                              uint32_t* input_words, cudaStream_t stream) noexcept;
 
 }  // namespace sparsefuse::cuda
 

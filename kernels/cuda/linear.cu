@@ -44,6 +44,7 @@ struct PreparedParts {
   Worker* worker;
   int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
   float* scale;
+  uint32_t* input_words;
 };
 PreparedParts TakePrepared(const Plan& plan, Parts& parts) {
   const auto panels = static_cast<int64_t>(plan.group_ptr.size());
@@ -53,24 +54,40 @@ PreparedParts TakePrepared(const Plan& plan, Parts& parts) {
           parts.Take<int32_t>(panels),
           parts.Take<int32_t>(static_cast<int64_t>(plan.row_ptr.size())),
           parts.Take<int32_t>(static_cast<int64_t>(plan.tile_order.size())),
-          parts.Take<float>(int64_t{plan.scale_ptr.back()} * kPanelOutputs)};
+          parts.Take<float>(int64_t{plan.scale_ptr.back()} * kPanelOutputs),
+          parts.Take<uint32_t>(plan.input_words)};
+}
+
+bool Skips(const Layer& layer, int64_t rows) {
+  return layer.input_words && rows <= kDecodeRows && SkipsZeros(layer.weights.shape, rows);
+}
+
+int64_t CodesStride(const LinearShape& shape) {
+  return (GroupsPerPanel(shape.inputs) + 1) * kGroupInputs;
 }
 
 struct WorkParts {
   int8_t* codes;
   float* row_scale;
   int32_t *easy, *arrived, *slot;
+  int64_t counters;  // from `arrived` on, to be put to 0
 };
-int64_t CodesStride(const LinearShape& shape) {
-  return (GroupsPerPanel(shape.inputs) + 1) * kGroupInputs;
+// Sums of a run that skips zeros follow its counters.
+int64_t CounterCount(const Layer& layer, int64_t rows) {
+  if (!Skips(layer, rows)) return layer.panels * kArrivals;
+  const SkipShape shape = SkipShapeOf(layer.weights.shape);
+  return shape.strips + shape.sums(rows);
 }
 WorkParts TakeWork(const Layer& layer, int64_t rows, Parts& parts) {
   // Whole tiles where there may be tiles.
   const int64_t code_rows =
       rows > kDecodeRows ? (rows + kTileRowsSm90 - 1) / kTileRowsSm90 * kTileRowsSm90 : rows;
-  return {parts.Take<int8_t>(code_rows * CodesStride(layer.weights.shape)), parts.Take<float>(rows),
-          parts.Take<int32_t>(rows), parts.Take<int32_t>(layer.panels * kArrivals),
-          parts.Take<int32_t>(layer.slots * kSlotValues)};
+  return {parts.Take<int8_t>(code_rows * CodesStride(layer.weights.shape)),
+          parts.Take<float>(rows),
+          parts.Take<int32_t>(rows),
+          parts.Take<int32_t>(CounterCount(layer, rows)),
+          parts.Take<int32_t>(layer.slots * kSlotValues),
+          CounterCount(layer, rows)};
 }
 
 template <typename T>
@@ -137,6 +154,10 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
         LaunchKernel(DecodeScalesKernel, nullptr, (scales + kThreads - 1) / kThreads, kThreads, 0,
                      false, stream, weights.scale_code, weights.scale_base, scales, to.scale));
   }
+  if (plan.input_words > 0) {
+    SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchCopyWeights(
+        weights.shape, reinterpret_cast<const uint8_t*>(weights.weight), to.input_words, stream));
+  }
   *layer = {.weights = weights,
             .panels = weights.shape.panels(),
             .plane_bytes = plan.group_ptr.back() * PlaneBytes(weights.shape.encoding),
@@ -154,7 +175,8 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
             .scale_ptr = to.scale_ptr,
             .row_ptr = to.row_ptr,
             .tile_order = to.tile_order,
-            .scale = to.scale};
+            .scale = to.scale,
+            .input_words = plan.input_words > 0 ? to.input_words : nullptr};
   return cudaSuccess;
 }
 
@@ -176,21 +198,20 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   const bool gated = weights.gate && IsGated(run.gate, run.rows);
   const bool prefills = run.rows > kDecodeRows && !gated;
   const bool sm90 = prefills && layer.is_sm90 && layer.shared_panels > 1;
-  SPARSEFUSE_RETURN_IF_CUDA_ERROR(
-      LaunchQuantize({.x = run.x,
-                      .half = run.half,
-                      .smooth = weights.smooth,
-                      .gate = weights.gate,
-                      .inputs = shape.inputs,
-                      .codes = work.codes,
-                      .codes_stride = CodesStride(shape),
-                      .tiled = sm90,
-                      .row_scale = work.row_scale,
-                      .easy = gated ? work.easy : nullptr,
-                      .easy_rows = run.easy_rows,
-                      .counter = work.arrived,
-                      .counters = prefills ? 0 : layer.panels * kArrivals},
-                     run.rows, layer.overlaps_launches, stream));
+  SPARSEFUSE_RETURN_IF_CUDA_ERROR(LaunchQuantize({.x = run.x,
+                                                  .half = run.half,
+                                                  .smooth = weights.smooth,
+                                                  .gate = weights.gate,
+                                                  .inputs = shape.inputs,
+                                                  .codes = work.codes,
+                                                  .codes_stride = CodesStride(shape),
+                                                  .tiled = sm90,
+                                                  .row_scale = work.row_scale,
+                                                  .easy = gated ? work.easy : nullptr,
+                                                  .easy_rows = run.easy_rows,
+                                                  .counter = work.arrived,
+                                                  .counters = prefills ? 0 : work.counters},
+                                                 run.rows, layer.overlaps_launches, stream));
   Job job{.weight = reinterpret_cast<const uint8_t*>(weights.weight),
           .plane_bytes = layer.plane_bytes,
           .quad = shape.sparse ? weights.blocks.quad : nullptr,
@@ -225,6 +246,10 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                 .made = layer.made,
                 .overlaps = layer.overlaps_launches,
                 .stream = stream};
+  if (Skips(layer, run.rows)) {
+    const SkipShape skip = SkipShapeOf(shape);
+    return LaunchSkip(job, {skip, layer.input_words, work.arrived + skip.strips}, launch);
+  }
   if (sm90) return LaunchPrefillSm90(job, launch);
   if (prefills) return LaunchPrefill(job, launch);
   for (int64_t row = 0; row < run.rows; row += kDecodeRows) {

@@ -53,7 +53,8 @@ struct Layer {
   // Device memory, inside `prepared`:
   const Worker* worker;
   const int32_t *group_ptr, *slot_ptr, *scale_ptr, *row_ptr, *tile_order;
-  const float* scale;  // [scale_rows, 32]
+  const float* scale;           // [scale_rows, 32]
+  const uint32_t* input_words;  // a second copy of weights whose inputs are mostly 0, or null
 };
 
 struct Run {

@@ -50,10 +50,31 @@ struct DecodeShare {
 // kLarge wherever it fits.
 DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_bytes);
 
+// Whether the codes of so many rows (at most kDecodeRows) are expected to be 0 in every row for at
+// least half of the inputs, so that it pays to read only the weights of the others
+// (skip_zeros.cuh). Of dense layers with int8 or int4 weights; nested ones have their gate.
+bool SkipsZeros(const LinearShape& shape, int64_t rows);
+// How such a run is cut: a copy of the weights into strips of outputs, the inputs into spans of at
+// most kSkipSpan that share a row of scales.
+inline constexpr int32_t kSkipSpan = 512;
+constexpr int32_t StripOutputs(Encoding encoding) {
+  return encoding == Encoding::kInt8 ? 128 : 256;
+}
+struct SkipShape {
+  int64_t inputs, scale_inputs;  // all, and those that share a row of scales
+  int32_t strips, strip_outputs;
+  int32_t scale_rows, spans_per_scale;
+  constexpr int32_t spans() const { return scale_rows * spans_per_scale; }
+  constexpr int64_t words() const { return strips * inputs * 32; }  // of 4 bytes, of the copy
+  constexpr int64_t sums(int64_t rows) const { return scale_rows * rows * strips * strip_outputs; }
+};
+SkipShape SkipShapeOf(const LinearShape& shape);
+
 struct Plan {
   int32_t workers = 0;
   int32_t slots = 0;               // segments of panels that have several
   bool runs = false;               // every group holds 64 neighbours that start at a multiple of 64
+  int64_t input_words = 0;         // SkipShape::words where a single row skips zeros, else 0
   int32_t shared_panels = 1;       // how many panels one tile of activations serves: 4, 2 or 1
   std::vector<Worker> worker;      // [workers + 1]; the last one is the end
   std::vector<int32_t> group_ptr;  // [panels + 1]

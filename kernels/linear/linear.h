@@ -47,6 +47,7 @@ struct LinearShape {
   int64_t scale_groups = 0;  // G, groups of a panel that share one row of scales; 0 = all of them
   Encoding encoding = Encoding::kInt8;
   bool sparse = false;
+  float zero_inputs = 0;  // share of a row's codes q that are expected to be 0; a hint
 
   constexpr int64_t panels() const noexcept { return PanelCount(outputs); }
   // Of a panel with `groups` groups. A sparse panel without groups has one row of scales when it

@@ -40,6 +40,7 @@ OrtStatus* LinearNode::Read(const OrtKernelInfo& info) noexcept {
   SPARSEFUSE_RETURN_IF_ERROR(
       ReadInt(api(), info, "scale_groups", 0, GroupsPerPanel(kMaxInputs), shape_.scale_groups));
   SPARSEFUSE_RETURN_IF_ERROR(ReadPositiveFloat(api(), info, "scale_base", scale_base_));
+  SPARSEFUSE_RETURN_IF_ERROR(ReadOptionalShare(api(), info, "zero_inputs", shape_.zero_inputs));
   int64_t layout = 0;
   SPARSEFUSE_RETURN_IF_ERROR(ReadInt(api(), info, "layout", 1, INT64_MAX, layout));
   if (layout != kLayout) {

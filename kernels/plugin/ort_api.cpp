@@ -82,6 +82,30 @@ OrtStatus* ReadInt(const OrtApi& api, const OrtKernelInfo& info, const char* nam
   return nullptr;
 }
 
+OrtStatus* ReadOptionalShare(const OrtApi& api, const OrtKernelInfo& info, const char* name,
+                             float& value) noexcept {
+  value = 0;
+  if (OrtStatus* status = api.KernelInfoGetAttribute_float(&info, name, &value)) {
+    api.ReleaseStatus(status);
+    value = 0;
+    // Missing, or of another type: the interface tells them apart by message alone.
+    int64_t integer = 0;
+    size_t length = 0;
+    OrtStatus* const no_integer = api.KernelInfoGetAttribute_int64(&info, name, &integer);
+    OrtStatus* const no_text = api.KernelInfoGetAttribute_string(&info, name, nullptr, &length);
+    const bool missing = no_integer && no_text;
+    if (no_integer) api.ReleaseStatus(no_integer);
+    if (no_text) api.ReleaseStatus(no_text);
+    if (missing) return nullptr;
+    return Error(api, ORT_INVALID_ARGUMENT, "attribute %s is no float", name);
+  }
+  if (!(value >= 0 && value <= 1)) {
+    return Error(api, ORT_INVALID_ARGUMENT, "attribute %s is %g, must lie in 0 to 1", name,
+                 static_cast<double>(value));
+  }
+  return nullptr;
+}
+
 OrtStatus* ReadPositiveFloat(const OrtApi& api, const OrtKernelInfo& info, const char* name,
                              float& value) noexcept {
   if (OrtStatus* status = api.KernelInfoGetAttribute_float(&info, name, &value)) {

@@ -40,6 +40,9 @@ OrtStatus* CheckTensor(const OrtApi& api, const OrtValue* value, const char* wha
 // An attribute that must be there and lie in [least, most].
 OrtStatus* ReadInt(const OrtApi& api, const OrtKernelInfo& info, const char* name, int64_t least,
                    int64_t most, int64_t& value) noexcept;
+// An attribute that may be missing, then 0; else a float in [0, 1].
+OrtStatus* ReadOptionalShare(const OrtApi& api, const OrtKernelInfo& info, const char* name,
+                             float& value) noexcept;
 // An attribute that must be there, finite and > 0.
 OrtStatus* ReadPositiveFloat(const OrtApi& api, const OrtKernelInfo& info, const char* name,
                              float& value) noexcept;
