@@ -1,6 +1,7 @@
 #include "passes/lower/linear.h"
 
 #include <array>
+#include <cmath>
 #include <span>
 #include <string>
 #include <utility>
@@ -114,6 +115,10 @@ void EmitLinear(Model& model, Builder& builder, Value* x, const StoredWeight& st
                AttributeList("K", weight.inputs, "N", weight.outputs, "scale_groups",
                              weight.scale_groups, "scale_base", weight.scale_base, "layout", 1),
                std::string(kOperatorDomain));
+}
+
+void SetZeroInputs(Node& node, double share) {
+  node.SetAttribute("zero_inputs", static_cast<float>(std::floor(16 * share) / 16));
 }
 
 void EmitStandardLinear8(Builder& builder, Value* x, Value* rows, const QuantizedWeight& weight,

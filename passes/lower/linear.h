@@ -54,6 +54,10 @@ void EmitLinear(Model& model, Builder& builder, Value* x, const StoredWeight& st
                 const QuantizedWeight& weight, const std::vector<float>& bias,
                 Activation activation, Value* output);
 
+// Tells an operator's node which share of its inputs' codes is expected to be 0, in whole
+// sixteenths: a hint to kernels that can skip the weights of such inputs.
+void SetZeroInputs(Node& node, double share);
+
 // The same meaning in standard operators, for dense int8 with one scale row a panel, no smooth and
 // no activation. `rows`: the codes as int8 [N, K] when another node reads them too (tied weights),
 // else null and they are stored as [K, N].

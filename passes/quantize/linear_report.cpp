@@ -71,6 +71,9 @@ std::string Describe(const LayerReport& report) {
   if (IsNested(coded.encoding) && coded.error > 0) {
     text += fmt::format(", {:.0f} times that in the 4-bit reading", coded.error_high / coded.error);
   }
+  if (report.zero_inputs >= kFewestZeroInputs) {
+    text += fmt::format(", {:.0f} % of its inputs' codes are 0", 100 * report.zero_inputs);
+  }
   if (const FittedGate& gate = report.quantized->gate; !gate.gate.empty()) {
     text += fmt::format(
         ", gate by {} (R² {:.2f})",

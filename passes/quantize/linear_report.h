@@ -28,12 +28,16 @@ struct LayerReport {
   const QuantizedLayer* quantized;  // of the layer whose weight it is
   StoredBytes bytes;
   double stored_quads = 1;  // share of them, of sparse weights
+  double zero_inputs = 0;   // share of the codes of its inputs that are 0, where counted
   std::string int8_reason;  // why int8 where less was asked for
 };
 
 // "int4 linear 256→1024 (custom, ×1.77 over fp32), 21 fusion clusters, scales 0.39 % of its bytes,
 // error feedback, block error 41 % of plain rounding's"
 std::string Describe(const LayerReport& report);
+
+// From this share of zeros on a layer's inputs are worth a word, and its operator is told.
+inline constexpr double kFewestZeroInputs = 0.5;
 
 // Of all weights together: "5.2 bits a weight; scales 1,234 bytes, 0.21 %".
 Finding Totals(const StoredBytes& bytes);

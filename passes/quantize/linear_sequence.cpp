@@ -32,7 +32,7 @@ struct InputData {
   const Value* tensor = nullptr;
   VectorXd teacher_mean;  // the original's
   RowStatistics fit, select;
-  // Some rows, where a layer is to be smoothed or gated; else empty.
+  // Some rows, where a layer is to be smoothed or gated, or its zeros counted; else empty.
   ActivationRows fit_rows, select_rows;
 };
 
@@ -193,7 +193,7 @@ void Sequence::Collect(size_t index) {
     }
     data_.select = collect(Side::kStudent, walk_->Select(Side::kStudent), true);
   }
-  if ((plan.smooth || plan.gated) && data_.fit_rows.rows() == 0) {
+  if ((plan.smooth || plan.gated || plan.counts_zeros) && data_.fit_rows.rows() == 0) {
     data_.fit_rows = SampleRows(walk_->Fit(Side::kStudent), layer);
   }
   if (plan.gated && data_.select_rows.rows() == 0) {
@@ -302,6 +302,9 @@ void Sequence::Quantize(size_t index) {
   }
   if (plan.anchored && result.has_data) Anchor(layer, rows, mean_output);
   if (plan.same_as == index) Search(index, rows);
+  if (plan.counts_zeros && result.has_data) {
+    result.zero_inputs = ZeroCodeShare(Smoothed(data_.fit_rows, results_[plan.same_as].smooth));
+  }
   context_.progress("quantised weights", ++done_, std::ssize(layers_));
   if (!result.has_data) return;
   const std::vector<float> effective = Effective(index);

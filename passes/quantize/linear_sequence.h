@@ -25,6 +25,7 @@ struct LayerPlan {
   std::string no_feedback = {};  // why, where the plan rules it out
   bool smooth = false;           // may be smoothed
   bool gated = false;            // nested weights of its own: a gate is fitted
+  bool counts_zeros = false;     // how many codes of its inputs are 0 is of interest
   bool anchored = false;         // the weight first makes up for what others lost before it
 };
 
@@ -41,6 +42,7 @@ struct QuantizedLayer {
   std::vector<float> smooth;       // [K]; empty: none
   std::vector<float> bias_change;  // [N]; empty: none
   FittedGate gate;                 // of nested weights
+  double zero_inputs = 0;          // share of the inputs' codes that are 0, where counted
   bool has_data = false;
   std::string no_feedback;  // why there was none, apart from measurement
 };

@@ -168,6 +168,8 @@ class LinearQuantizer {
     plan.gated = IsNested(plan.rule.encoding) && options_.gate_share > 0 && !shared;
     plan.anchored =
         !shared && plan.feedback != FeedbackUse::kNever && options_.sequence.student_inputs;
+    plan.counts_zeros =
+        choice.form == LinearForm::kCustom && !choice.sparse && !IsNested(plan.rule.encoding);
     plan.smooth = options_.smooth && choice.form == LinearForm::kCustom && !shared && !tied_[index];
     return plan;
   }
@@ -247,12 +249,16 @@ class LinearQuantizer {
                           .quantized = &quantized,
                           .bytes = stored.bytes,
                           .stored_quads = stored.stored_quads,
+                          .zero_inputs = own.zero_inputs,
                           .int8_reason = widths_[index].reason}),
                 std::sqrt(quantized.coded.error));
     builder_.InsertBefore(layer.bias_add ? layer.bias_add : layer.product);
     if (choice.form == LinearForm::kCustom) {
       EmitLinear(model_, builder_, layer.input, stored.layout1, stored.weight, bias,
                  Activation::kNone, layer.output);
+      if (own.zero_inputs >= kFewestZeroInputs) {
+        SetZeroInputs(*layer.output->producer(), own.zero_inputs);
+      }
       if (!quantized.gate.gate.empty()) {
         gated_.push_back({layer.output->name(), &quantized.gate});
       }

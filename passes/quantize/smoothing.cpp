@@ -102,4 +102,10 @@ Smoothing ChooseSmoothing(const ActivationRows& x, const WeightRowsView& weight,
   return best;
 }
 
+double ZeroCodeShare(const ActivationRows& x) {
+  if (x.size() == 0) return 0;
+  const ActivationRows quantized = QuantizedRows(x);
+  return static_cast<double>((quantized.array() == 0).count()) / static_cast<double>(x.size());
+}
+
 }  // namespace sparsefuse

@@ -41,6 +41,10 @@ struct Smoothing {
 Smoothing ChooseSmoothing(const ActivationRows& x, const WeightRowsView& weight, int64_t width,
                           const RoundingRule& rule);
 
+// Share of the codes that are 0 when rows of X ⊙ smooth are quantised as the operators do it: after
+// a ReLU at least its zeros, beside large values all that is small. 0 without rows.
+double ZeroCodeShare(const ActivationRows& x);
+
 }  // namespace sparsefuse
 
 #endif  // SPARSEFUSE_PASSES_QUANTIZE_SMOOTHING_H_

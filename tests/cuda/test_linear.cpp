@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "tests/cuda/device_layer.h"
@@ -93,6 +94,48 @@ TEST_CASE("GPU integer sums are the CPU's, however the work is cut") {
           REQUIRE((DeviceLayer(layer, workers, KernelSet::kPortable).Run(x, rows) == expected));
         }
       }
+    }
+  }
+}
+
+TEST_CASE("GPU kernels that skip zeros meet the definition and give the CPU's integers") {
+  if (!HasDevice()) return;
+  for (const Encoding encoding : {Encoding::kInt8, Encoding::kInt4}) {
+    for (const auto& [inputs, outputs, scale_groups] :
+         {std::tuple<int64_t, int64_t, int64_t>{1, 1, 0},
+          {63, 33, 0},
+          {515, 129, 1},
+          {1100, 300, 8},
+          {4000, 1025, 0}}) {
+      LinearLayer layer({inputs, outputs, scale_groups, encoding}, 7, inputs % 2 == 1);
+      layer.shape.zero_inputs = 1;  // skipped at any number of rows
+      const DeviceLayer device(layer);
+      REQUIRE(device.layer().input_words);
+      for (const int64_t rows : {1, 3, 4, 7, 8, 9, 16, 17}) {
+        for (const int64_t kept : {0, 1, 5, 100}) {  // one input of 100, …, all
+          std::vector<float> x = RandomRows(rows, inputs, 6);
+          for (size_t i = 0; i < x.size(); ++i) {
+            if (static_cast<int64_t>(i) * 37 % 100 >= kept) x[i] = 0;
+          }
+          INFO("encoding " << static_cast<int>(encoding) << ", K " << inputs << ", N " << outputs
+                           << ", groups " << scale_groups << ", rows " << rows << ", kept "
+                           << kept);
+          CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+        }
+      }
+    }
+    LinearLayer layer({3000, 290, 0, encoding}, 9);
+    layer.scale_base = 1;
+    std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
+    std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+    layer.shape.zero_inputs = 1;
+    for (const int64_t rows : {1, 6, 14}) {
+      std::vector<float> x = RandomRows(rows, 3000, 10);
+      for (size_t i = 0; i < x.size(); ++i) {
+        x[i] = i % 7 == 0 ? std::clamp(x[i] * 50, -127.0f, 127.0f) : 0;
+      }
+      for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * 3000)] = 127;  // s = 1
+      REQUIRE((DeviceLayer(layer).Run(x, rows) == PreparedLayer(Reference(), layer).Run(x, rows)));
     }
   }
 }

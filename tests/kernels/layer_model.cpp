@@ -41,6 +41,7 @@ NodeModel LayerParts::Model(TensorProto::DataType type) const {
   model.Int("K", shape.inputs).Int("N", shape.outputs);
   model.Int("scale_groups", shape.scale_groups).Int("layout", 1);
   model.Float("scale_base", layer.scale_base);
+  if (shape.zero_inputs > 0) model.Float("zero_inputs", shape.zero_inputs);
   model.Constant("weight",
                  shape.encoding == Encoding::kInt8 ? TensorProto::INT8 : TensorProto::UINT8,
                  weight_dims, Sized(layer.packed, weight_dims));

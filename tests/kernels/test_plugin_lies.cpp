@@ -77,6 +77,14 @@ TEST_CASE("attributes: missing, of another type, out of range") {
   RemoveAttribute(model, "scale_base");
   REQUIRE(LoadError(model).find("scale_base") != std::string::npos);
   REQUIRE(LoadError(model.Int("scale_base", 1)).find("scale_base") != std::string::npos);
+  for (const float share : {0.0f, 0.5f, 1.0f}) {  // a hint that may be missing
+    REQUIRE(LoadError(parts.Model().Float("zero_inputs", share)) == "");
+  }
+  for (const float share : {-0.1f, 1.1f, INFINITY, std::nanf("")}) {
+    REQUIRE(LoadError(parts.Model().Float("zero_inputs", share)).find("must lie in 0 to 1") !=
+            std::string::npos);
+  }
+  REQUIRE(LoadError(parts.Model().Int("zero_inputs", 1)).find("no float") != std::string::npos);
   NodeModel newer = parts.Model();
   RemoveAttribute(newer, "layout");
   REQUIRE(LoadError(newer.Int("layout", 2)).find("newer library") != std::string::npos);
