@@ -5,8 +5,13 @@
 // Every figure is the best of five replays of a captured graph of 50 or more launches, over copies
 // of the weights that together exceed the second-level cache several times. "us" is the whole
 // operator: float16 in, quantised, multiplied, scaled, float16 out; "product_us" leaves the
-// quantisation out (measured alone, and taken off). "bytes" are the packed weights with their
-// lists. Where a library is absent its figures are, too.
+// quantisation out (measured alone, and taken off). "dequantise_cublasLt_us" is the straightforward
+// way over the same copies of the same weights: a float16 matrix written anew by every call
+// (dequantise.h; cleared first where blocks are left out), then cuBLASLt's fastest float16 product
+// of this size; nothing quantised. "bytes" are the packed weights with their lists. "of_limit" is
+// the share of what the card can do: bytes at the speed of a copy or, where that takes longer,
+// operations at the speed of cuBLASLt's fastest int8 product. Where a library is absent its figures
+// are, too.
 
 #include <cublasLt.h>
 #include <cuda_fp16.h>
@@ -18,6 +23,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -27,6 +33,7 @@
 #include "kernels/cuda/job.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/quantize.h"
+#include "tests/bench/dequantise.h"
 #include "tests/cuda/device_layer.h"
 
 namespace sparsefuse::test {
@@ -74,66 +81,137 @@ double Rounded(double value) { return std::stod((std::ostringstream{} << value).
 // --- cuBLASLt
 // -------------------------------------------------------------------------------------
 
+void CheckLt(cublasStatus_t status, const char* what) {
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    throw std::runtime_error(std::string(what) + ": status " + std::to_string(status));
+  }
+}
+
+// Y[M, N] = X[M, K]·W[N, K]ᵀ.
+struct Product {
+  int64_t m, n, k;
+  bool int8 = false;  // to int32; else float16 to float16
+  auto operator<=>(const Product&) const = default;
+};
+
+struct Buffers {
+  DeviceArray<std::byte> x, y, workspace;
+  DeviceArray<__half> matrix;  // of dequantised weights
+};
+constexpr size_t kLtWorkspaceBytes = size_t{64} << 20;
+
 class Lt {
  public:
   Lt() {
     for (const char* name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}) {
       if (!library_) library_ = dlopen(name, RTLD_NOW);
     }
-    if (library_) Find<decltype(&cublasLtCreate)>("cublasLtCreate")(&handle_);
+    if (library_) {
+      CheckLt(Find<decltype(&cublasLtCreate)>("cublasLtCreate")(&handle_), "cublasLtCreate");
+    }
   }
   bool found() const { return library_ != nullptr; }
 
-  // Best time of Y[M, N] = X[M, K]·W[N, K]ᵀ among the library's own first proposals; 0: it has
-  // none.
-  double Time(int64_t m, int64_t n, int64_t k, bool int8, const std::vector<void*>& weights,
-              const void* x, void* y, void* workspace, size_t workspace_bytes) {
-    const cudaDataType in = int8 ? CUDA_R_8I : CUDA_R_16F, out = int8 ? CUDA_R_32I : CUDA_R_16F;
-    cublasLtMatmulDesc_t product;
-    Find<decltype(&cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate")(
-        &product, int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, int8 ? CUDA_R_32I : CUDA_R_32F);
-    const cublasOperation_t transpose = CUBLAS_OP_T;
-    Find<decltype(&cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute")(
-        product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
-    const auto layout = Find<decltype(&cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate");
-    cublasLtMatrixLayout_t a, b, c;
-    const auto mm = static_cast<uint64_t>(m), nn = static_cast<uint64_t>(n),
-               kk = static_cast<uint64_t>(k);
-    layout(&a, in, kk, nn, k);
-    layout(&b, in, kk, mm, k);
-    layout(&c, out, nn, mm, n);
-    cublasLtMatmulPreference_t preference;
-    Find<decltype(&cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate")(&preference);
-    Find<decltype(&cublasLtMatmulPreferenceSetAttribute)>("cublasLtMatmulPreferenceSetAttribute")(
-        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
-        sizeof workspace_bytes);
-    std::vector<cublasLtMatmulHeuristicResult_t> ways(8);
-    int found = 0;
-    Find<decltype(&cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic")(
-        handle_, product, a, b, c, c, preference, static_cast<int>(ways.size()), ways.data(),
-        &found);
-    const auto multiply = Find<decltype(&cublasLtMatmul)>("cublasLtMatmul");
-    const float one = 1, zero = 0;
-    const int32_t int_one = 1, int_zero = 0;
+  // Best time of a call among the library's own first proposals; 0: it has none. Calls take the
+  // weights in turn.
+  double Time(const Product& product, const std::vector<void*>& weights, const Buffers& buffers) {
+    const Prepared prepared = Prepare(product);
     double best = 0;
-    for (int i = 0; i < found; ++i) {
-      bool works = true;
-      const auto run = [&](int call) {
-        works &= multiply(handle_, product, int8 ? static_cast<const void*>(&int_one) : &one,
-                          weights[static_cast<size_t>(call) % weights.size()], a, x, b,
-                          int8 ? static_cast<const void*>(&int_zero) : &zero, y, c, y, c,
-                          &ways[static_cast<size_t>(i)].algo, workspace, workspace_bytes,
-                          stream) == CUBLAS_STATUS_SUCCESS;
-      };
-      run(0);
-      if (!works) continue;
-      const double seconds = Seconds(run);
-      if (works && (best == 0 || seconds < best)) best = seconds;
+    for (const cublasLtMatmulAlgo_t& way : Ways(prepared)) {
+      const double seconds = TimeWay(product, prepared, way, weights, buffers, nullptr);
+      if (seconds > 0 && (best == 0 || seconds < best)) {
+        best = seconds;
+        fastest_[product] = way;
+      }
     }
     return best;
   }
 
+  // Time of before(call) and the product, in the way that Time found fastest; 0: it found none.
+  double TimeAfter(const std::function<void(int)>& before, const Product& product, void* weights,
+                   const Buffers& buffers) {
+    const auto way = fastest_.find(product);
+    if (way == fastest_.end()) return 0;
+    return TimeWay(product, Prepare(product), way->second, {weights}, buffers, before);
+  }
+
  private:
+  struct Prepared {
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t a, b, c;
+  };
+
+  // Lasts until the process ends.
+  Prepared Prepare(const Product& product) {
+    const cudaDataType in = product.int8 ? CUDA_R_8I : CUDA_R_16F;
+    const cudaDataType out = product.int8 ? CUDA_R_32I : CUDA_R_16F;
+    Prepared prepared{};
+    CheckLt(Find<decltype(&cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate")(
+                &prepared.product, product.int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                product.int8 ? CUDA_R_32I : CUDA_R_32F),
+            "cublasLtMatmulDescCreate");
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    CheckLt(Find<decltype(&cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute")(
+                prepared.product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose),
+            "cublasLtMatmulDescSetAttribute");
+    const auto layout = Find<decltype(&cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate");
+    const auto m = static_cast<uint64_t>(product.m), n = static_cast<uint64_t>(product.n),
+               k = static_cast<uint64_t>(product.k);
+    CheckLt(layout(&prepared.a, in, k, n, product.k), "cublasLtMatrixLayoutCreate");
+    CheckLt(layout(&prepared.b, in, k, m, product.k), "cublasLtMatrixLayoutCreate");
+    CheckLt(layout(&prepared.c, out, n, m, product.n), "cublasLtMatrixLayoutCreate");
+    return prepared;
+  }
+
+  // The library's first proposals.
+  std::vector<cublasLtMatmulAlgo_t> Ways(const Prepared& prepared) {
+    cublasLtMatmulPreference_t preference;
+    CheckLt(Find<decltype(&cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate")(
+                &preference),
+            "cublasLtMatmulPreferenceCreate");
+    CheckLt(Find<decltype(&cublasLtMatmulPreferenceSetAttribute)>(
+                "cublasLtMatmulPreferenceSetAttribute")(
+                preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kLtWorkspaceBytes,
+                sizeof kLtWorkspaceBytes),
+            "cublasLtMatmulPreferenceSetAttribute");
+    std::array<cublasLtMatmulHeuristicResult_t, 8> proposals{};
+    int found = 0;
+    // An error here means that there are none.
+    if (Find<decltype(&cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic")(
+            handle_, prepared.product, prepared.a, prepared.b, prepared.c, prepared.c, preference,
+            static_cast<int>(proposals.size()), proposals.data(),
+            &found) != CUBLAS_STATUS_SUCCESS) {
+      return {};
+    }
+    std::vector<cublasLtMatmulAlgo_t> ways;
+    for (int i = 0; i < found; ++i) ways.push_back(proposals[static_cast<size_t>(i)].algo);
+    return ways;
+  }
+
+  // 0: the way does not work.
+  double TimeWay(const Product& product, const Prepared& prepared, const cublasLtMatmulAlgo_t& way,
+                 const std::vector<void*>& weights, const Buffers& buffers,
+                 const std::function<void(int)>& before) {
+    const auto multiply = Find<decltype(&cublasLtMatmul)>("cublasLtMatmul");
+    const float one = 1, zero = 0;
+    const int32_t int_one = 1, int_zero = 0;
+    bool works = true;
+    const auto run = [&](int call) {
+      if (before) before(call);
+      works &=
+          multiply(handle_, prepared.product,
+                   product.int8 ? static_cast<const void*>(&int_one) : &one,
+                   weights[static_cast<size_t>(call) % weights.size()], prepared.a, buffers.x.get(),
+                   prepared.b, product.int8 ? static_cast<const void*>(&int_zero) : &zero,
+                   buffers.y.get(), prepared.c, buffers.y.get(), prepared.c, &way,
+                   buffers.workspace.get(), kLtWorkspaceBytes, stream) == CUBLAS_STATUS_SUCCESS;
+    };
+    run(0);
+    if (!works) return 0;
+    const double seconds = Seconds(run);
+    return works ? seconds : 0;
+  }
+
   template <typename Function>
   Function Find(const char* name) {
     void* symbol = dlsym(library_, name);
@@ -142,6 +220,7 @@ class Lt {
   }
   void* library_ = nullptr;
   cublasLtHandle_t handle_ = nullptr;
+  std::map<Product, cublasLtMatmulAlgo_t> fastest_;
 };
 
 // --- Our layers
@@ -192,12 +271,37 @@ void MakeBlocks(int64_t inputs, int64_t outputs, const Case& c, std::vector<uint
   }
 }
 
-struct Buffers {
-  DeviceArray<std::byte> x, y, workspace;
-};
+// Every call writes the float16 matrix of the next copy, then multiplies by it.
+double TimeDequantised(const std::vector<cuda::Layer>& layers, bool high_only, int64_t rows,
+                       const Buffers& buffers, Lt& lt) {
+  const auto dequantise = [&](int call) {
+    const cuda::Layer& layer = layers[static_cast<size_t>(call) % layers.size()];
+    const LinearShape& shape = layer.weights.shape;
+    if (shape.sparse) {
+      SPARSEFUSE_CHECK_CUDA(cudaMemsetAsync(
+          buffers.matrix.get(), 0,
+          static_cast<size_t>(shape.inputs * shape.outputs) * sizeof(__half), stream));
+    }
+    SPARSEFUSE_CHECK_CUDA(LaunchDequantise({.encoding = shape.encoding,
+                                            .high_only = high_only,
+                                            .inputs = shape.inputs,
+                                            .outputs = shape.outputs,
+                                            .scale_groups = shape.scale_groups,
+                                            .weight = layer.weights.weight,
+                                            .plane_bytes = layer.plane_bytes,
+                                            .quad = layer.weights.blocks.quad,
+                                            .group_ptr = layer.group_ptr,
+                                            .scale_ptr = layer.scale_ptr,
+                                            .scale = layer.scale},
+                                           buffers.matrix.get(), stream));
+  };
+  const LinearShape& shape = layers[0].weights.shape;
+  return lt.TimeAfter(dequantise, {rows, shape.outputs, shape.inputs}, buffers.matrix.get(),
+                      buffers);
+}
 
 json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector<int64_t>& rows,
-               const std::vector<GateMode>& gates, Buffers& buffers, double copy) {
+               const std::vector<GateMode>& gates, const Buffers& buffers, Lt& lt, double copy) {
   std::vector<uint16_t> quad;
   std::vector<int32_t> group_ptr;
   LinearShape shape{inputs, outputs, 0, c.encoding, c.side > 0};
@@ -231,7 +335,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
     const LinearWeights w{.shape = shape,
                           .weight = weights.back()->get(),
                           .scale_code = scale_code.get(),
-                          .scale_base = 1e-9f,
+                          .scale_base = 1e-5f,  // ordinary numbers in float16, too
                           .bias = bias.get(),
                           .smooth = smooth.get(),
                           .blocks = {shape.sparse ? quads.back()->get() : nullptr, ptr.get()},
@@ -291,6 +395,10 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
                          {"GB/s", Rounded(read / seconds * 1e-9)},
                          {"of_copy", Rounded(read / seconds / copy)},
                          {"TOPS", Rounded(operations / seconds * 1e-12)}});
+      const double dequantised = TimeDequantised(layers, high_only, m, buffers, lt);
+      if (dequantised > 0) {
+        results.back()["dequantise_cublasLt_us"] = Rounded(dequantised * 1e6);
+      }
     }
   }
   return results;
@@ -324,7 +432,8 @@ int Main(bool quick, bool decode) {
 
   Buffers buffers{DeviceArray<std::byte>(size_t{4096} * 28672 * 2),
                   DeviceArray<std::byte>(size_t{4096} * 28672 * 4),
-                  DeviceArray<std::byte>(size_t{512} << 20)};
+                  DeviceArray<std::byte>(size_t{512} << 20),
+                  DeviceArray<__half>(size_t{8192} * 28672)};
   {
     const std::vector<std::byte> bytes = RandomBytes(size_t{64} << 20, 3);
     std::vector<std::byte> x(bytes);
@@ -337,6 +446,7 @@ int Main(bool quick, bool decode) {
   const std::vector<int64_t> few = {1, 8}, many = {512, 4096};
   json& ours = report["ours"] = json::array();
   json& baseline = report["cublasLt_us"] = json::array();
+  double most_operations = 0;  // per second, of int8 products of many rows
   for (const std::array<int64_t, 2>& size : {std::array<int64_t, 2>{4096, 14336}, {8192, 28672}}) {
     const int64_t inputs = size[0], outputs = size[1];
     if (quick && inputs == 8192) continue;
@@ -356,10 +466,13 @@ int Main(bool quick, bool decode) {
         json point{{"K", inputs}, {"N", outputs}, {"M", m}};
         if (decode && m > 16) continue;
         for (const bool int8 : {false, true}) {
-          const double seconds =
-              lt.Time(m, outputs, inputs, int8, pointers, buffers.x.get(), buffers.y.get(),
-                      buffers.workspace.get(), size_t{64} << 20);
-          if (seconds > 0) point[int8 ? "int8" : "float16"] = Rounded(seconds * 1e6);
+          const double seconds = lt.Time({m, outputs, inputs, int8}, pointers, buffers);
+          if (seconds == 0) continue;
+          point[int8 ? "int8" : "float16"] = Rounded(seconds * 1e6);
+          if (int8 && m > 16) {
+            most_operations = std::max(most_operations,
+                                       2.0 * static_cast<double>(m * outputs * inputs) / seconds);
+          }
         }
         baseline.push_back(point);
       }
@@ -368,7 +481,7 @@ int Main(bool quick, bool decode) {
       if (decode) std::erase_if(rows, [](int64_t m) { return m > 16; });
       const std::vector<GateMode> gates =
           gated ? std::vector{GateMode::kAlways} : std::vector{GateMode::kOff};
-      for (json& point : TimeLayer(inputs, outputs, c, rows, gates, buffers, copy)) {
+      for (json& point : TimeLayer(inputs, outputs, c, rows, gates, buffers, lt, copy)) {
         ours.push_back(point);
       }
     };
@@ -386,6 +499,12 @@ int Main(bool quick, bool decode) {
     add({Encoding::kNested4, 0, 1}, {1, 8, 512, 4096});
     add({Encoding::kNested1, 0, 1}, {1, 512});
     add({Encoding::kInt4, 128, 0.5}, {1, 8, 512, 4096});
+  }
+  if (most_operations > 0) report["product_TOPS"] = Rounded(most_operations * 1e-12);
+  for (json& point : ours) {
+    const double of_product =
+        most_operations > 0 ? point["TOPS"].get<double>() * 1e12 / most_operations : 0;
+    point["of_limit"] = Rounded(std::max(point["of_copy"].get<double>(), of_product));
   }
   std::printf("{\n");
   for (auto it = report.begin(); it != report.end(); ++it) {
