@@ -16,12 +16,6 @@ namespace {
 
 constexpr const char* kVariable = "SPARSEFUSE_CUDA_CODE";
 
-// "sm_90a": code for 9.0 uses what only that has.
-std::string ArchitectureOf(const cuda::Device& device) {
-  return "sm_" + std::to_string(device.major) + std::to_string(device.minor) +
-         (device.is_sm90() ? "a" : "");
-}
-
 std::mutex mutex;
 
 // By device and file. Never freed: the driver may be gone before this library.
@@ -67,6 +61,11 @@ OrtStatus* Find(const OrtApi& api, const std::string& folder, const cuda::Code**
 }
 
 }  // namespace
+
+std::string ArchitectureOf(const cuda::Device& device) {
+  return "sm_" + std::to_string(device.major) + std::to_string(device.minor) +
+         (device.is_sm90() ? "a" : "");  // code for 9.0 uses what only that has
+}
 
 OrtStatus* FindCompiledCode(const OrtApi& api, const cuda::Code** code) noexcept {
   *code = nullptr;

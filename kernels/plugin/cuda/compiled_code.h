@@ -6,9 +6,14 @@
 
 #include <onnxruntime_c_api.h>
 
+#include <string>
+
 #include "kernels/cuda/code.h"
 
 namespace sparsefuse::plugin {
+
+// "sm_90a": what code for the device is compiled for.
+std::string ArchitectureOf(const cuda::Device& device);
 
 // The folder's code for the current device, loaded when it is first asked for and kept as long as
 // the process lives; null where the variable is not set. A folder without code for the device, and

@@ -1,6 +1,7 @@
 // Of CUDA's runtime and of kernels/cuda what the operators call, on the host.
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -13,7 +14,8 @@ namespace sparsefuse {
 namespace {
 
 cudaError_t Result(const char* function) {
-  return test::Device().failing == function ? cudaErrorUnknown : cudaSuccess;
+  if (test::Device().failing != function) return cudaSuccess;
+  return test::Device().failing_after-- > 0 ? cudaSuccess : cudaErrorUnknown;
 }
 
 bool IsAligned(const void* pointer, size_t to) {
@@ -31,10 +33,14 @@ cudaError_t FindDevice(cuda::Device* device) noexcept {
   return Result("FindDevice");
 }
 
-Code::~Code() = default;
+Code::~Code() {
+  if (library_) test::Device().unloaded += test::Device().allocated.empty();
+}
 
 cudaError_t Code::Load(const void* image) noexcept {
   const bool known = std::strcmp(static_cast<const char*>(image), test::kFakeCode) == 0;
+  static char library;
+  if (known) library_ = reinterpret_cast<cudaLibrary_t>(&library);
   return known ? Result("Load") : cudaErrorInvalidKernelImage;
 }
 
@@ -76,7 +82,11 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
   if (!IsAligned(run.x, 16) || !IsAligned(run.y, 16) || !IsAligned(run.workspace, kAlignment)) {
     return cudaErrorMisalignedAddress;
   }
-  ++device.launches;
+  const auto launch = static_cast<size_t>(device.launches++);
+  if (launch < device.run_times.size()) device.clock += device.run_times[launch];
+  device.rows = run.rows;
+  device.half = run.half;
+  device.activation = run.activation;
   device.stream = stream;
   device.made_kernels = layer.made.decode8 && layer.made.decode16 && layer.made.prefill;
   LinearWeights weights = layer.weights;
@@ -130,7 +140,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
   ++Device().waits;
-  if (Device().failing == "cudaMemcpy") return cudaErrorUnknown;
+  if (Result("cudaMemcpy") != cudaSuccess) return cudaErrorUnknown;
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
@@ -140,16 +150,56 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  *memory = std::malloc(bytes);
+  if (Result("cudaMalloc") != cudaSuccess) return cudaErrorUnknown;
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (!*memory) return cudaErrorUnknown;
+  Device().allocated.insert(*memory);
   return cudaSuccess;
 }
 cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
   std::memset(memory, value, bytes);
-  return cudaSuccess;
+  return Result("cudaMemset");
 }
 cudaError_t cudaFree(void* memory) {
+  Device().allocated.erase(memory);
   std::free(memory);
   return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = sparsefuse::test::kFakeDevice + 1;
+  return Result("cudaGetDeviceCount");
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {};
+  std::snprintf(properties->name, sizeof properties->name, "Card %d", device);
+  properties->major = device == 0 ? 9 : 8;
+  properties->minor = device == 0 ? 0 : 6;
+  return Result("cudaGetDeviceProperties");
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  if (Result("cudaEventCreate") != cudaSuccess) return cudaErrorUnknown;
+  *event = reinterpret_cast<cudaEvent_t>(new float(-1));
+  ++Device().events;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete reinterpret_cast<float*>(event);
+  --Device().events;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  *reinterpret_cast<float*>(event) = Device().clock;
+  return Result("cudaEventRecord");
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  ++Device().waits;
+  return Result("cudaEventSynchronize");
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t before, cudaEvent_t after) {
+  *milliseconds = *reinterpret_cast<float*>(after) - *reinterpret_cast<float*>(before);
+  return Result("cudaEventElapsedTime");
 }
 
 }  // extern "C"

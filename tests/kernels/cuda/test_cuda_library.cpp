@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/plugin/cuda_library.h"
+#include "kernels/plugin/cuda_measure.h"
 #include "tests/kernels/plugin_session.h"
 #include "tests/support/catch.h"
 
@@ -60,7 +61,9 @@ Dynamic ReadDynamic(const fs::path& path) {
 
 TEST_CASE("the libraries export what others ask for, and need nothing of CUDA") {
   const Dynamic cuda = ReadDynamic(SPARSEFUSE_CUDA_OPS_LIBRARY);
-  CHECK(cuda.exported == std::set<std::string>{"SparsefuseAddCudaOps", "SparsefuseCudaGateCounts"});
+  CHECK(cuda.exported == std::set<std::string>{"SparsefuseAddCudaOps", "SparsefuseCudaGateCounts",
+                                               plugin::kFindCudaDevices,
+                                               plugin::kMeasureCudaLayer});
   const Dynamic ops = ReadDynamic(SPARSEFUSE_OPS_LIBRARY);
   CHECK(ops.exported == std::set<std::string>{"RegisterCustomOps", "SparsefuseGateCounts"});
   for (const Dynamic& library : {cuda, ops}) {
@@ -244,6 +247,40 @@ TEST_CASE("a CUDA library of another build is refused") {
   REQUIRE_THAT(folder.Register(),
                Catch::Contains(folder.cuda_library().string() + ": is of build") &&
                    Catch::Contains("xxxx") && Catch::Contains(build));
+}
+
+TEST_CASE("the CUDA library measures for a tool of its own build alone") {
+  void* library = dlopen(SPARSEFUSE_CUDA_OPS_LIBRARY, RTLD_NOW | RTLD_LOCAL);
+  REQUIRE(library);
+  auto* find = reinterpret_cast<plugin::FindCudaDevices*>(dlsym(library, plugin::kFindCudaDevices));
+  auto* measure =
+      reinterpret_cast<plugin::MeasureCudaLayer*>(dlsym(library, plugin::kMeasureCudaLayer));
+  REQUIRE(find);
+  REQUIRE(measure);
+  plugin::CudaDevices devices{};
+  plugin::CudaFault fault{};
+  double time = 0;
+  CHECK(find("0.0.0 (before)", &devices, &fault) == plugin::CudaOutcome::kFailed);
+  CHECK_THAT(fault.data(), Catch::Contains("the tool of build 0.0.0 (before)"));
+  const LinearLayer layer({64, 40, 0}, 1);
+  plugin::CudaMeasurement what = {
+      .device = 0, .shape = layer.shape, .blocks = {}, .rows = 17, .tile_panels = 4};
+  fault = {};
+  CHECK(measure("0.0.0 (before)", &what, &time, &fault) == plugin::CudaOutcome::kFailed);
+  CHECK_THAT(fault.data(), Catch::Contains("the tool of build 0.0.0 (before)"));
+  // By its own build: where there is a GPU it says which and times the layer, else why not.
+  if (find(plugin::Build(), &devices, &fault) == plugin::CudaOutcome::kDone) {
+    CHECK(devices.count > 0);
+    CHECK(measure(plugin::Build(), &what, &time, &fault) == plugin::CudaOutcome::kDone);
+    CHECK(time > 0);
+  } else {
+    WARN("no GPU here: " << fault.data());
+    CHECK(devices.count == 0);
+    CHECK(fault[0] != 0);
+    CHECK(measure(plugin::Build(), &what, &time, &fault) == plugin::CudaOutcome::kFailed);
+    CHECK_THAT(fault.data(), Catch::Contains("choosing the device: "));
+  }
+  dlclose(library);
 }
 
 }  // namespace
