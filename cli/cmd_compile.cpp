@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/console.h"
 #include "cli/cuda_code.h"
+#include "cli/operator_library.h"
 #include "onnx_io/reader.h"
 
 namespace sparsefuse {
@@ -20,7 +21,13 @@ void Run(const CompileOptions& options) {
   CheckOutputFolder(output, results, existing, {options.model});
   CudaCode code;
   try {
-    code = CompileCudaCode(model, targets, options.rows, MakeProgress(options.common));
+    nlohmann::json decisions;
+    code = CompileCudaCode(model,
+                           {.targets = targets,
+                            .rows = options.rows,
+                            .measure = options.measure,
+                            .library = FindCudaLibrary(options.operator_library)},
+                           decisions, MakeProgress(options.common));
   } catch (UserError& error) {
     throw error.InFile(options.model.string());
   }

@@ -282,7 +282,11 @@ void Compression::JudgeGoals() {
 
 void Compression::Compile() {
   if (targets_.empty()) return;
-  code_ = CompileCudaCode(student_, targets_, kManyRows, in_.context.progress);
+  code_ = CompileCudaCode(student_,
+                          {.targets = targets_,
+                           .measure = config_.measure,
+                           .library = FindCudaLibrary(options_.operator_library)},
+                          config_.decisions["cuda"], in_.context.progress);
 }
 
 void Compression::Publish() {

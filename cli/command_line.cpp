@@ -263,7 +263,11 @@ void CommandLine::AddCompile() {
   verb->add_option("--rows", o.rows, "rows of the input that tiles are chosen for (default: 512)")
       ->check(CLI::Range(17, 1048576))
       ->type_name("N");
+  verb->add_flag_callback(
+      "--no-measure", [&o] { o.measure = false; },
+      "choose tiles by the cost model even where there is a GPU");
   verb->add_flag("--overwrite", o.overwrite, "replace existing code");
+  AddOperatorLibrary(verb, o.operator_library);
 }
 
 void CommandLine::AddEval() {

@@ -59,6 +59,8 @@ struct CompileOptions {
   std::filesystem::path output;  // folder; empty: the model's
   std::vector<std::string> targets;
   int64_t rows = kManyRows;  // that tiles are chosen for
+  bool measure = true;       // tiles, where there is a GPU
+  std::filesystem::path operator_library;
   bool overwrite = false;
 };
 

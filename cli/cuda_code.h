@@ -4,6 +4,7 @@
 #define SPARSEFUSE_CLI_CUDA_CODE_H_
 
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -21,15 +22,25 @@ struct CudaCode {
   std::vector<CudaLayer> layers;
   struct Compiled {
     CudaPlan plan;
+    std::string measured_on;  // the GPU; empty: the cost model chose the tiles
+    std::string why_model;    // then
     std::string code;
     double seconds = 0;
   };
   std::vector<Compiled> targets;
 };
 
+struct CudaSettings {
+  std::vector<const CudaTarget*> targets;
+  int64_t rows = kManyRows;            // that tiles are chosen for
+  bool measure = true;                 // them, where there is a GPU of the target
+  std::filesystem::path library = {};  // libsparsefuse_cuda.so, which measures
+};
+
 // Empty where the model has no layer with kernels for GPUs. Signals wait until the compiler ends.
-CudaCode CompileCudaCode(const Model& model, const std::vector<const CudaTarget*>& targets,
-                         int64_t rows, const Progress& progress);
+// decisions: by target, what was measured; given, it is not measured again, else it is written.
+CudaCode CompileCudaCode(const Model& model, const CudaSettings& settings,
+                         nlohmann::json& decisions, const Progress& progress);
 
 // The files it consists of, in the order of Stage.
 std::vector<std::string> CudaFileNames(const std::vector<const CudaTarget*>& targets);

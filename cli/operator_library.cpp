@@ -50,6 +50,12 @@ fs::path FindOperatorLibrary(const fs::path& named) {
   return own;
 }
 
+fs::path FindCudaLibrary(const fs::path& named) {
+  const fs::path library = named.empty() ? OwnLibrary() : FindOperatorLibrary(named);
+  const fs::path cuda = library.parent_path() / kCudaLibraryName;
+  return !library.empty() && IsFile(cuda) ? cuda : fs::path();
+}
+
 fs::path OperatorLibraryFor(const Model& model, const fs::path& named) {
   if (!named.empty()) return FindOperatorLibrary(named);
   if (!UsesOperatorLibrary(model)) return {};

@@ -19,6 +19,9 @@ inline constexpr std::string_view kCudaLibraryName = "libsparsefuse_cuda.so";
 // there is none.
 std::filesystem::path FindOperatorLibrary(const std::filesystem::path& named);
 
+// The other library from beside that one; empty where it is not there: built without CUDA.
+std::filesystem::path FindCudaLibrary(const std::filesystem::path& named);
+
 // What a session of `model` needs: `named`; else nothing where the model has none of this tool's
 // operators; else the tool's own. Without it the operators' function bodies run, with a warning. A
 // library that lies beside a model is never loaded unasked: the model may be a stranger's.

@@ -18,6 +18,8 @@ namespace sparsefuse {
 
 std::string ToolVersion() { return SPARSEFUSE_VERSION; }
 
+std::string BuildText() { return fmt::format("{} ({})", ToolVersion(), kCommit); }
+
 std::string CpuText() {
   std::array<char, 256> text{};
   DescribeCpuFeatures(DetectCpuFeatures(), text);
@@ -59,8 +61,7 @@ nlohmann::ordered_json DescribeTool() {
 void Run(const VersionOptions& options) {
   const nlohmann::ordered_json tool = DescribeTool();
   if (options.common.format == Format::kJson) return PrintJson(tool);
-  Print(fmt::format("sparsefuse {} ({})\nONNX Runtime {}\nprotobuf {}\ncpu {}\n",
-                    tool["version"].get<std::string>(), tool["commit"].get<std::string>(),
+  Print(fmt::format("sparsefuse {}\nONNX Runtime {}\nprotobuf {}\ncpu {}\n", BuildText(),
                     tool["onnxruntime"].get<std::string>(), tool["protobuf"].get<std::string>(),
                     tool["cpu"].get<std::string>()));
 }

@@ -12,6 +12,7 @@
 namespace sparsefuse {
 
 std::string ToolVersion();  // "0.1.0"
+std::string BuildText();    // "0.1.0 (87ac9a6)": what the libraries call their build
 std::string CpuText();      // "avx2 fma f16c"
 
 // `wanted`, or one for each core that this process may use.

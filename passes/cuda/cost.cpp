@@ -1,5 +1,6 @@
 #include "passes/cuda/cost.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -72,17 +73,20 @@ double PredictManyRows(const CudaLayer& layer, const CudaTarget& target, int64_t
   return kCallMicroseconds + waves * (cost.fixed + operations / tops);
 }
 
-int32_t ChooseTile(const CudaLayer& layer, const CudaTarget& target, int64_t rows) {
-  int32_t best = 1;
-  double least = std::numeric_limits<double>::infinity();
+std::vector<int32_t> TilesOf(const CudaLayer& layer) {
+  std::vector<int32_t> tiles;
   for (const int32_t panels : {4, 2, 1}) {
-    const double time = PredictManyRows(layer, target, rows, panels);
-    if (time < least) {
-      least = time;
-      best = panels;
-    }
+    if (HasTile(layer, panels)) tiles.push_back(panels);
   }
-  return best;
+  SF_CHECK(!tiles.empty());
+  return tiles;
+}
+
+int32_t ChooseTile(const CudaLayer& layer, const CudaTarget& target, int64_t rows) {
+  const std::vector<int32_t> tiles = TilesOf(layer);
+  return *std::min_element(tiles.begin(), tiles.end(), [&](int32_t a, int32_t b) {
+    return PredictManyRows(layer, target, rows, a) < PredictManyRows(layer, target, rows, b);
+  });
 }
 
 cuda::Step ManyRowsStep(const CudaTarget& target, int32_t panels) {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "passes/cuda/layers.h"
 
@@ -43,6 +44,9 @@ double PredictManyRows(const CudaLayer& layer, const CudaTarget& target, int64_t
 
 // That tiles are chosen for unless the user says otherwise.
 inline constexpr int64_t kManyRows = 512;
+
+// The panels that tiles of the layer can have, the most first.
+std::vector<int32_t> TilesOf(const CudaLayer& layer);
 
 // The panels of the quickest tile; of equals the most.
 int32_t ChooseTile(const CudaLayer& layer, const CudaTarget& target, int64_t rows);

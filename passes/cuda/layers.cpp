@@ -58,30 +58,27 @@ bool IsHalf(const Node& node) {
 
 void ReadPattern(const Node& node, CudaLayer& layer) {
   const size_t quad_input = IsNested(layer.shape.encoding) ? 6 : 5;
-  std::vector<uint16_t> quad;
-  std::vector<int32_t> group_ptr;
-  BlockIndex blocks;
   if (layer.shape.sparse) {
     const std::vector<int64_t> quads = Ints(node, quad_input, "quad", DType::kUint16);
     const std::vector<int64_t> ends = Ints(node, quad_input + 1, "group_ptr", DType::kInt32);
-    quad.assign(quads.begin(), quads.end());
-    group_ptr.assign(ends.begin(), ends.end());
+    layer.quad.assign(quads.begin(), quads.end());
+    layer.group_ptr.assign(ends.begin(), ends.end());
     const auto panels = static_cast<size_t>(layer.shape.panels());
-    if (group_ptr.size() != panels + 1 || quad.size() % kGroupQuads != 0) {
+    if (layer.group_ptr.size() != panels + 1 || layer.quad.size() % kGroupQuads != 0) {
       Wrong(node, fmt::format("group_ptr needs {} numbers, quad whole groups of {}", panels + 1,
                               kGroupQuads));
     }
-    layer.groups = static_cast<int64_t>(quad.size()) / kGroupQuads;
-    if (quad.empty()) quad.push_back(0);  // an empty list may have no address
-    blocks = {quad.data(), group_ptr.data()};
+    layer.groups = static_cast<int64_t>(layer.quad.size()) / kGroupQuads;
+    if (layer.quad.empty()) layer.quad.push_back(0);  // an empty list may have no address
     std::array<char, 128> wrong{};
-    if (!CheckBlocks(blocks, layer.shape.inputs, layer.shape.outputs, layer.groups, wrong)) {
+    if (!CheckBlocks(layer.blocks(), layer.shape.inputs, layer.shape.outputs, layer.groups,
+                     wrong)) {
       Wrong(node, fmt::format("blocks: {}", wrong.data()));
     }
   } else {
     layer.groups = layer.shape.panels() * GroupsPerPanel(layer.shape.inputs);
   }
-  const cuda::Plan plan = cuda::MakePlan(layer.shape, blocks, 1);
+  const cuda::Plan plan = cuda::MakePlan(layer.shape, layer.blocks(), 1);
   layer.shared_panels = plan.shared_panels;
   layer.pattern = cuda::PatternOf(layer.shape, plan);
 }

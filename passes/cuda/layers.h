@@ -19,7 +19,13 @@ struct CudaLayer {
   bool half = false;   // activations are float16
   int64_t groups = 0;  // stored
   cuda::Pattern pattern = cuda::Pattern::kDense;
-  int32_t shared_panels = 1;  // most neighbouring panels that store the same inputs: 4, 2 or 1
+  int32_t shared_panels = 1;       // most neighbouring panels that store the same inputs: 4, 2 or 1
+  std::vector<uint16_t> quad;      // of a sparse layer, as the kernels read them
+  std::vector<int32_t> group_ptr;  // likewise
+
+  BlockIndex blocks() const {
+    return shape.sparse ? BlockIndex{quad.data(), group_ptr.data()} : BlockIndex{};
+  }
 
   double density() const {  // stored share of the weights
     const int64_t all = shape.panels() * GroupsPerPanel(shape.inputs);

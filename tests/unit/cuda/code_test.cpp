@@ -214,6 +214,51 @@ TEST_CASE("kernels have a name for what is constant in them, and are written onc
   CHECK(cuda::MarkName() == fmt::format("sparsefuse_code_{}", cuda::HeadersDigest()));
 }
 
+TEST_CASE("tiles are those that a timer finds quickest, for all layers of the same kernels") {
+  const CudaTarget& target = Target("sm_90a");
+  const CudaLayer full = Sized(1024, 1024, 0.9, Pattern::kRuns, 4);
+  const CudaLayer sparse = Sized(1024, 1024, 0.5, Pattern::kRuns, 4);
+  const CudaLayer narrow = Sized(1024, 1024, 0.5, Pattern::kRuns, 2);
+  const CudaLayer gathered = Sized(1024, 1024, 0.5, Pattern::kQuads, 1);
+  const std::vector<CudaLayer> layers = {full, sparse, sparse, narrow, gathered, gathered};
+  int64_t calls = 0;
+  const auto times = [&](double full_wide, double sparse_wide) -> TileTimer {
+    return [=, &calls](const CudaLayer& layer, int32_t panels) {
+      ++calls;
+      if (panels != 4) return 10.0;
+      return layer.groups == full.groups ? full_wide : sparse_wide;
+    };
+  };
+  // The kernels of the first three have one name, so the first one's loss is the others' gain.
+  const CudaPlan wide = PlanCudaCode(layers, target, 512, times(13, 8));
+  CHECK(wide.tile_panels == std::vector<int32_t>{4, 4, 4, 2, 1, 1});
+  CHECK(calls == 2 + 2 + 1 + 1);  // those that are alike once
+  REQUIRE(wide.tiles[2].size() == 2);
+  CHECK(wide.tiles[2][0].measured == 8);
+  CHECK(wide.tiles[2][1].measured == 10);
+  CHECK(wide.tiles[0][0].predicted == PredictManyRows(full, target, 512, 4));
+  CHECK(PlanCudaCode(layers, target, 512, times(15, 8)).tile_panels ==
+        std::vector<int32_t>{2, 2, 2, 2, 1, 1});
+  CHECK(PlanCudaCode(layers, target, 512, times(10, 10)).tile_panels[0] == 4);  // of equals
+
+  // What a timer runs has all tiles, what is published the chosen ones.
+  const std::string all = SourceOfAllTiles(layers, target);
+  const auto has = [](const std::string& source, const CudaLayer& layer, int32_t panels) {
+    const std::string name = cuda::KernelName(InstanceOf(layer, panels, Target("sm_90a")),
+                                              ManyRowsStep(Target("sm_90a"), panels));
+    return source.find(name + "(") != std::string::npos;
+  };
+  for (const int32_t panels : {4, 2}) CHECK(has(all, full, panels));
+  CHECK(has(all, gathered, 1));
+  CHECK_FALSE(has(all, full, 1));
+  const std::vector<CudaLayer> one = {full};
+  CHECK(has(PlanCudaCode(one, target, 512, times(9, 0)).source, full, 4));
+  CHECK_FALSE(has(PlanCudaCode(one, target, 512, times(9, 0)).source, full, 2));
+  const CudaPlan predicted = PlanCudaCode(one, target, 512);
+  REQUIRE(predicted.tiles[0].size() == 2);
+  for (const TileTime& tile : predicted.tiles[0]) CHECK_FALSE(tile.measured.has_value());
+}
+
 // Layers of every encoding with every pattern and number of rows of scales, in either type.
 std::vector<CudaLayer> EveryKind() {
   std::vector<CudaLayer> layers;
