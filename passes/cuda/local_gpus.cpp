@@ -10,7 +10,7 @@ namespace sparsefuse {
 namespace {
 
 constexpr const char* kHint =
-    "`compile --no-measure`, \"measure\": false in a configuration, choose tiles without it";
+    "compile --no-measure, or \"measure\": false in a configuration, chooses tiles without a GPU";
 
 template <typename Function>
 Function* Symbol(void* library, const std::string& file, const char* name) {

@@ -150,9 +150,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  if (Result("cudaMalloc") != cudaSuccess) return cudaErrorUnknown;
+  if (bytes >> 40 != 0 || Result("cudaMalloc") != cudaSuccess) return cudaErrorUnknown;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (!*memory) return cudaErrorUnknown;
   Device().allocated.insert(*memory);
   return cudaSuccess;
 }
