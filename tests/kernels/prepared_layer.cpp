@@ -5,21 +5,9 @@
 #include <type_traits>
 
 #include "kernels/base/float16.h"
-#include "tests/kernels/emulated_amx.h"
-#include "tests/kernels/emulated_vnni.h"
 #include "tests/support/catch.h"
 
 namespace sparsefuse::test {
-
-std::vector<const LinearKernel*> Kernels() {
-  std::vector<const LinearKernel*> kernels;
-  for (const LinearKernel* kernel : AllLinearKernels()) {
-    if (DetectCpuFeatures().Contains(kernel->needs)) kernels.push_back(kernel);
-  }
-  kernels.push_back(&kEmulatedVnni);
-  kernels.push_back(&kEmulatedAmx);
-  return kernels;
-}
 
 const LinearKernel& Reference() { return *AllLinearKernels().back(); }
 

@@ -12,8 +12,6 @@
 
 namespace sparsefuse::test {
 
-// The kernels that this CPU runs, and the imitated ones.
-std::vector<const LinearKernel*> Kernels();
 const LinearKernel& Reference();
 
 // One run. Floats are rounded to float16 on the way in, and given back as floats, if `half`.

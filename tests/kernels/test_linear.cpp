@@ -14,6 +14,7 @@
 
 #include "kernels/linear/linear.h"
 #include "kernels/linear/quantize.h"
+#include "tests/kernels/all_kernels.h"
 #include "tests/kernels/emulated_vnni.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"

@@ -9,6 +9,7 @@
 
 #include "kernels/base/float16.h"
 #include "kernels/linear/gate.h"
+#include "tests/kernels/all_kernels.h"
 #include "tests/kernels/emulated_vnni.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
