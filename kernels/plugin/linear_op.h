@@ -11,8 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
+#include <new>
 
 #include "kernels/linear/linear.h"
+#include "kernels/plugin/ort_api.h"
 
 namespace sparsefuse::plugin {
 
@@ -70,6 +73,30 @@ struct LinearOp : OrtCustomOp {
   LinearProvider provider;
   std::array<char, 40> name;
 };
+
+// How ONNX Runtime makes, runs and frees kernels of this class, which has
+//   explicit Kernel(const LinearOp&) noexcept
+//   OrtStatus* Init(const OrtKernelInfo&) noexcept
+//   OrtStatus* Compute(OrtKernelContext&) noexcept
+template <typename Kernel>
+constexpr LinearProvider ProviderOf(const char* type, OrtMemType (*memory)(Input) noexcept) {
+  return {
+      .type = type,
+      .memory = memory,
+      .make = [](const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info,
+                 void** kernel) noexcept -> OrtStatus* {
+        *kernel = nullptr;
+        std::unique_ptr<Kernel> made(new (std::nothrow) Kernel(*static_cast<const LinearOp*>(op)));
+        if (!made) return Error(*api, ORT_FAIL, "no memory for a kernel");
+        SPARSEFUSE_RETURN_IF_ERROR(made->Init(*info));
+        *kernel = made.release();
+        return nullptr;
+      },
+      .compute = [](void* kernel, OrtKernelContext* context) noexcept -> OrtStatus* {
+        return static_cast<Kernel*>(kernel)->Compute(*context);
+      },
+      .destroy = [](void* kernel) noexcept { delete static_cast<Kernel*>(kernel); }};
+}
 
 // The whole family for one provider.
 class LinearOps {

@@ -168,27 +168,10 @@ OrtStatus* Linear::Run(OrtKernelContext& context) noexcept {
   return nullptr;
 }
 
-OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp* op, const OrtApi* api,
-                                   const OrtKernelInfo* info, void** kernel) noexcept {
-  *kernel = nullptr;
-  std::unique_ptr<Linear> made(new (std::nothrow) Linear(*static_cast<const LinearOp*>(op)));
-  if (!made) return Error(*api, ORT_FAIL, "no memory for a kernel");
-  SPARSEFUSE_RETURN_IF_ERROR(made->Init(*info));
-  *kernel = made.release();
-  return nullptr;
-}
-
 }  // namespace
 
-const LinearProvider kCpuLinear = {
-    .type = nullptr,
-    .memory = [](Input) noexcept { return OrtMemTypeDefault; },
-    .make = MakeKernel,
-    .compute =
-        [](void* kernel, OrtKernelContext* context) noexcept {
-          return static_cast<Linear*>(kernel)->Compute(*context);
-        },
-    .destroy = [](void* kernel) noexcept { delete static_cast<Linear*>(kernel); }};
+const LinearProvider kCpuLinear =
+    ProviderOf<Linear>(nullptr, [](Input) noexcept { return OrtMemTypeDefault; });
 
 GatedRows CountedGatedRows() noexcept {
   return {gated_rows.load(std::memory_order_relaxed),

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <exception>
-#include <memory>
 #include <new>
 
 #include "kernels/cuda/linear.h"
@@ -236,30 +235,10 @@ OrtStatus* CudaLinear::Launch(const RunTensors& run, std::byte* workspace,
   return nullptr;
 }
 
-OrtStatus* ORT_API_CALL MakeKernel(const OrtCustomOp* op, const OrtApi* api,
-                                   const OrtKernelInfo* info, void** kernel) noexcept {
-  *kernel = nullptr;
-  std::unique_ptr<CudaLinear> made(new (std::nothrow)
-                                       CudaLinear(*static_cast<const LinearOp*>(op)));
-  if (!made) return Error(*api, ORT_FAIL, "no memory for a kernel");
-  SPARSEFUSE_RETURN_IF_ERROR(made->Init(*info));
-  *kernel = made.release();
-  return nullptr;
-}
-
 }  // namespace
 
-const LinearProvider kCudaLinear = {
-    .type = kCudaProvider,
-    .memory =
-        [](Input input) noexcept {
-          return IsOnHost(input) ? OrtMemTypeCPUInput : OrtMemTypeDefault;
-        },
-    .make = MakeKernel,
-    .compute =
-        [](void* kernel, OrtKernelContext* context) noexcept {
-          return static_cast<CudaLinear*>(kernel)->Compute(*context);
-        },
-    .destroy = [](void* kernel) noexcept { delete static_cast<CudaLinear*>(kernel); }};
+const LinearProvider kCudaLinear = ProviderOf<CudaLinear>(kCudaProvider, [](Input input) noexcept {
+  return IsOnHost(input) ? OrtMemTypeCPUInput : OrtMemTypeDefault;
+});
 
 }  // namespace sparsefuse::plugin
