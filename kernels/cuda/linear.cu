@@ -208,7 +208,7 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                                                   .tiled = sm90,
                                                   .row_scale = work.row_scale,
                                                   .easy = gated ? work.easy : nullptr,
-                                                  .easy_rows = run.easy_rows,
+                                                  .counts = run.gate_counts,
                                                   .counter = work.arrived,
                                                   .counters = prefills ? 0 : work.counters},
                                                  run.rows, layer.overlaps_launches, stream));

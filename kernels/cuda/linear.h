@@ -57,6 +57,12 @@ struct Layer {
   const uint32_t* input_words;  // a second copy of weights whose inputs are mostly 0, or null
 };
 
+// Rows of layers with a gate. On the device, so that replayed graphs count, too.
+struct GateCounts {
+  unsigned long long rows;  // that a gate judged
+  unsigned long long easy;  // of them read in 4 bits
+};
+
 struct Run {
   int64_t rows;   // M ≥ 0
   const void* x;  // [M, K], float or float16, aligned to 16 bytes
@@ -64,8 +70,8 @@ struct Run {
   bool half = false;
   Activation activation = Activation::kNone;
   GateMode gate = GateMode::kOff;
-  unsigned long long* easy_rows = nullptr;  // device memory; rows read in 4 bits are added to it
-  std::byte* workspace;                     // device memory, WorkspaceBytes(layer, M)
+  GateCounts* gate_counts = nullptr;  // device memory, added to where a gate judges the rows
+  std::byte* workspace;               // device memory, WorkspaceBytes(layer, M)
 };
 
 // The current device, as far as kernels are chosen by it.

@@ -168,7 +168,8 @@ __global__ void __launch_bounds__(kThreads)
                     job.gate[0] * sqrtf(static_cast<float>(square)) + job.gate[1] < job.gate[2];
   if (threadIdx.x == 0) {
     job.easy[row] = easy;
-    if (easy && job.easy_rows) atomicAdd(job.easy_rows, 1ull);
+    if (job.counts) atomicAdd(&job.counts->rows, 1ull);
+    if (job.counts && easy) atomicAdd(&job.counts->easy, 1ull);
   }
 }
 

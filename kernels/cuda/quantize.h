@@ -13,19 +13,21 @@ namespace sparsefuse::cuda {
 // mod 4).
 inline constexpr int kTileRowsSm90 = 256;
 
+struct GateCounts;  // linear.h
+
 struct QuantizeJob {
   const void* x;  // [rows, inputs], float or float16, aligned to 16 bytes
   bool half;
   const float* smooth;  // [inputs], aligned to 16 bytes, or null for ones
   const float* gate;    // gate.h, where `easy` is wanted
   int64_t inputs;
-  int8_t* codes;                  // [rows, codes_stride], or tiles; zeros beyond the inputs
-  int64_t codes_stride;           // a multiple of 64, at least inputs + 4
-  bool tiled;                     // as prefill_sm90.cu wants them
-  float* row_scale;               // [rows]
-  int32_t* easy;                  // [rows], or null
-  unsigned long long* easy_rows;  // counts them; or null
-  int32_t* counter;               // [counters], to be put to 0
+  int8_t* codes;         // [rows, codes_stride], or tiles; zeros beyond the inputs
+  int64_t codes_stride;  // a multiple of 64, at least inputs + 4
+  bool tiled;            // as prefill_sm90.cu wants them
+  float* row_scale;      // [rows]
+  int32_t* easy;         // [rows], or null
+  GateCounts* counts;    // to be added to where `easy` is wanted; or null
+  int32_t* counter;      // [counters], to be put to 0
   int64_t counters;
 };
 

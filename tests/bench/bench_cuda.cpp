@@ -372,7 +372,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
              .row_scale = reinterpret_cast<float*>(w + m * stride),
              .easy = mode == GateMode::kOff ? nullptr
                                             : reinterpret_cast<int32_t*>(w + m * (stride + 4)),
-             .easy_rows = nullptr,
+             .counts = nullptr,
              .counter = reinterpret_cast<int32_t*>(w + m * (stride + 8)),
              .counters = layers[0].panels * cuda::kArrivals},
             m, layers[0].overlaps_launches, stream));

@@ -69,18 +69,23 @@ std::vector<T> DeviceLayer::RunElements(const std::vector<T>& x, cuda::Run run,
                                         int64_t* easy_rows) const {
   const auto count = static_cast<size_t>(run.rows * shape_.outputs);
   DeviceArray<T> device_x(x), y(count + kCanary);
-  DeviceArray<unsigned long long> easy(1);
+  DeviceArray<cuda::GateCounts> counts(1);
   DeviceArray<std::byte> workspace(cuda::WorkspaceBytes(layer_, run.rows));
   y.Fill(kPoison);
   workspace.Fill(kPoison);
-  easy.Fill(0);
+  counts.Fill(0);
   run.x = device_x.get();
   run.y = y.get();
-  run.easy_rows = easy.get();
+  run.gate_counts = counts.get();
   run.workspace = workspace.get();
   SPARSEFUSE_CHECK_CUDA(cuda::Linear(layer_, run, nullptr));
   SPARSEFUSE_CHECK_CUDA(cudaDeviceSynchronize());
-  if (easy_rows) *easy_rows = static_cast<int64_t>(easy.Read()[0]);
+  const cuda::GateCounts counted = counts.Read()[0];
+  const bool gated = layer_.weights.gate && IsGated(run.gate, run.rows);
+  if (counted.rows != static_cast<unsigned long long>(gated ? run.rows : 0)) {
+    throw std::runtime_error("rows that a gate judged are counted wrong");
+  }
+  if (easy_rows) *easy_rows = static_cast<int64_t>(counted.easy);
   std::vector<T> result = y.Read();
   T poison;
   std::memset(&poison, kPoison, sizeof poison);

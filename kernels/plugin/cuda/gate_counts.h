@@ -7,15 +7,13 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/linear.h"
+
 namespace sparsefuse::plugin {
 
-// The current device's count of easy rows, in its memory: one for all layers, as long as the
-// process lives. Kernels add to it.
-cudaError_t FindEasyRows(unsigned long long** count) noexcept;
-
-// Called where the rows' kernels are launched. So a graph that is replayed adds to the easy rows
-// alone.
-void CountGatedRows(int64_t rows) noexcept;
+// The current device's counts, in its memory: one for all layers, as long as the process lives.
+// Kernels add to them.
+cudaError_t FindGateCounts(cuda::GateCounts** counts) noexcept;
 
 // Waits for nothing: counts runs that have ended, and perhaps parts of others.
 void ReadGateCounts(int64_t* rows, int64_t* easy) noexcept;

@@ -72,7 +72,7 @@ class CudaLinear {
   void* block_ = nullptr;  // all that the layer has of the device's memory, but for its inputs
   cuda::Layer layer_{};
   GateMode gate_mode_ = GateMode::kOff;
-  unsigned long long* easy_rows_ = nullptr;
+  cuda::GateCounts* gate_counts_ = nullptr;
 };
 
 OrtStatus* CudaLinear::Construct(const OrtKernelInfo& info) noexcept {
@@ -185,7 +185,9 @@ OrtStatus* CudaLinear::Prepare(LinearWeights weights, size_t quads, size_t gate)
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(nullptr), "preparing the layer");
   layer_.weights.blocks.group_ptr = layer_.group_ptr;
   layer_.made = made;
-  if (weights.gate) SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindEasyRows(&easy_rows_), "counting rows");
+  if (weights.gate) {
+    SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindGateCounts(&gate_counts_), "counting rows");
+  }
   return nullptr;
 }
 
@@ -227,11 +229,10 @@ OrtStatus* CudaLinear::Launch(const RunTensors& run, std::byte* workspace,
                                                 .half = IsHalf(),
                                                 .activation = node_.op().variant.activation,
                                                 .gate = gate_mode_,
-                                                .easy_rows = easy_rows_,
+                                                .gate_counts = gate_counts_,
                                                 .workspace = workspace},
                                                stream),
                                   "launching its kernels");
-  if (easy_rows_ && IsGated(gate_mode_, run.rows)) CountGatedRows(run.rows);
   return nullptr;
 }
 

@@ -105,7 +105,10 @@ cudaError_t Linear(const Layer& layer, const Run& run, cudaStream_t stream) noex
                    .easy_rows = &easy,
                    .workspace = run.workspace,
                    .parallel = SerialLoop()});
-  if (run.easy_rows) *run.easy_rows += static_cast<unsigned long long>(easy);
+  if (run.gate_counts && layer.weights.gate && IsGated(run.gate, run.rows)) {
+    run.gate_counts->rows += static_cast<unsigned long long>(run.rows);
+    run.gate_counts->easy += static_cast<unsigned long long>(easy);
+  }
   std::free(prepared);
   return Result("Linear");
 }
