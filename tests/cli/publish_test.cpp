@@ -33,9 +33,11 @@ TEST_CASE("a result is a folder with model, configuration, metrics and library")
   const Workplace work;
   const RunResult run = Succeed(work.Compress(
       {"--calibration-data", work / "calibration.npz", "--eval-data", work / "evaluation.npz"}));
+  INFO(run.out);
   for (const char* part :
        {"model     model.onnx", "data      96 samples (fit 57, select 19, audit 20)",
-        "evaluation 128 labelled", "2 × MatMul: int8 linear", "accuracy", "verified   full"}) {
+        "evaluation 128 labelled", "fc2 (MatMul): int8 linear 96→32", "accuracy",
+        "verified   full"}) {
     CHECK(Contains(run.out, part));
   }
   CHECK(run.err.empty());
@@ -53,6 +55,7 @@ TEST_CASE("a result is a folder with model, configuration, metrics and library")
   CHECK(metadata.contains("sparsefuse.version"));
   const json metrics = json::parse(ReadFile(work / "out/metrics.json"));
   CHECK(metrics["changed"] == true);
+  CHECK(Contains(metrics.dump(), "of its inputs' codes are 0"));  // of fc2's, after a Relu
   CHECK(metrics["result"]["bytes"] == fs::file_size(work / "out/model.onnx"));
   CHECK(metrics["model"]["bytes"] == fs::file_size(work / "model.onnx"));
   CHECK(metrics["result"]["scores"]["metric"]["name"] == "accuracy");
