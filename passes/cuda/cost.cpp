@@ -52,7 +52,10 @@ double PredictFewRows(const CudaLayer& layer, const CudaTarget& target) {
   const double share = layer.shape.encoding == Encoding::kInt8   ? 0.96
                        : layer.shape.encoding == Encoding::kInt4 ? 0.78
                                                                  : 0.92;
-  return kCallMicroseconds + static_cast<double>(layer.bytes()) / (target.gigabytes * share * 1e3);
+  // That skipping streams as well as reading all was not measured.
+  const double read = cuda::SkipsZeros(layer.shape, 1) ? 1 - layer.shape.zero_inputs : 1;
+  return kCallMicroseconds +
+         read * static_cast<double>(layer.bytes()) / (target.gigabytes * share * 1e3);
 }
 
 double PredictManyRows(const CudaLayer& layer, const CudaTarget& target, int64_t rows,

@@ -1,7 +1,7 @@
 // How long a layer takes on a GPU, predicted: to choose tiles without one, and to tell the user
 // what a zero pattern gains there.
 //
-//   few rows    t = 5 µs + bytes / (bandwidth · share)
+//   few rows    t = 5 µs + bytes / (bandwidth · share); of inputs that are skipped no bytes
 //   many rows   t = 5 µs + waves · (fixed + operations of a tile / (rate · share))
 //               waves = ⌈tiles / multiprocessors⌉
 //
@@ -34,7 +34,7 @@ struct CudaTarget {
 };
 std::span<const CudaTarget> CudaTargets();
 
-// Microseconds for at most 8 rows.
+// Microseconds for at most 8 rows; for one where the layer skips zeros.
 double PredictFewRows(const CudaLayer& layer, const CudaTarget& target);
 
 // Microseconds for so many rows by tiles of 4, 2 or 1 panels; +∞ where no kernel has them for the

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/cuda/plan.h"
+#include "passes/cleanup/known_types.h"
 #include "passes/lower/linear_body.h"
 
 namespace sparsefuse {
@@ -47,13 +48,32 @@ std::vector<int64_t> Ints(const Node& node, size_t input, const char* what, DTyp
   return tensor->ToInts();
 }
 
-// Float16 where the graph says so of the layer's input or output. Where it says nothing and is
-// wrong, the compiled kernels are not found and the library's run.
-bool IsHalf(const Node& node) {
-  for (const Value* value : {node.input(0), node.output(0)}) {
-    if (value && value->type() && value->type()->dtype == DType::kFloat16) return true;
+// Whether layers are of float16, as the graph says it of their inputs or outputs; else as it
+// follows from the operators. Where that is unknown, too, and wrong, the compiled kernels are not
+// found and the library's run.
+class ElementTypes {
+ public:
+  explicit ElementTypes(const Model& model) : model_(model) {}
+
+  bool IsHalf(const Node& node) {
+    for (const Value* value : {node.input(0), node.output(0)}) {
+      if (value && value->type()) return value->type()->dtype == DType::kFloat16;
+    }
+    if (!node.input(0)) return false;
+    if (!inferred_) inferred_.emplace(model_);
+    return inferred_->dtype(*node.input(0)) == DType::kFloat16;
   }
-  return false;
+
+ private:
+  const Model& model_;
+  std::optional<KnownTypes> inferred_;  // when a graph says nothing
+};
+
+// What the node says of its inputs' zeros; see quantize.
+float ZeroInputs(const Node& node) {
+  const float share = node.GetFloat("zero_inputs", 0);
+  if (!(share >= 0 && share <= 1)) Wrong(node, "attribute zero_inputs must lie in 0 to 1");
+  return share;
 }
 
 void ReadPattern(const Node& node, CudaLayer& layer) {
@@ -87,6 +107,7 @@ void ReadPattern(const Node& node, CudaLayer& layer) {
 
 std::vector<CudaLayer> FindCudaLayers(const Model& model) {
   std::vector<CudaLayer> layers;
+  ElementTypes types(model);
   ForEachGraph(model.graph(), [&](const Graph& graph) {
     for (const Node* node : graph.Nodes()) {
       const std::optional<LinearOperator> op = OperatorOf(*node);
@@ -96,8 +117,9 @@ std::vector<CudaLayer> FindCudaLayers(const Model& model) {
                      .outputs = Bounded(*node, "N", 1, kMaxOutputs),
                      .scale_groups = Bounded(*node, "scale_groups", 0, GroupsPerPanel(kMaxInputs)),
                      .encoding = op->encoding,
-                     .sparse = op->sparse};
-      layer.half = IsHalf(*node);
+                     .sparse = op->sparse,
+                     .zero_inputs = ZeroInputs(*node)};
+      layer.half = types.IsHalf(*node);
       ReadPattern(*node, layer);
       layers.push_back(std::move(layer));
     }

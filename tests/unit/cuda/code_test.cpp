@@ -98,6 +98,30 @@ TEST_CASE("patterns that GPU kernels tell apart are found in a model") {
     CHECK(layer.half);
     CHECK(layer.activation == Activation::kGelu);
   }
+  SECTION("types that the graph does not say") {
+    const LinearLayer layer({.inputs = 64, .outputs = 32}, 1);
+    for (const DType dtype : {DType::kFloat, DType::kFloat16}) {
+      Model model = test::EmptyModel(layer, dtype);
+      Node* node = test::AppendLinear(model, layer);
+      Builder builder(model.graph());
+      builder.InsertBefore(node);
+      model.graph().SetInput(node, 0, builder.Op("Relu", {node->input(0)}));
+      node->output(0)->set_type(std::nullopt);
+      CHECK(FindCudaLayers(model).at(0).half == (dtype == DType::kFloat16));
+    }
+  }
+  SECTION("inputs that are mostly 0") {
+    const LinearLayer layer({.inputs = 6400, .outputs = 3200}, 1);
+    Model model = test::EmptyModel(layer);
+    Node* node = test::AppendLinear(model, layer);
+    const double all = PredictFewRows(FindCudaLayers(model).at(0), Target("sm_90a"));
+    SetZeroInputs(*node, 0.95);
+    const CudaLayer told = FindCudaLayers(model).at(0);
+    CHECK(told.shape.zero_inputs == 0.9375f);
+    CHECK(PredictFewRows(told, Target("sm_90a")) - 5 == Approx((all - 5) / 16));
+    node->SetAttribute("zero_inputs", 1.5f);
+    CHECK_THROWS_AS(FindCudaLayers(model), UserError);
+  }
 }
 
 TEST_CASE("a layer that no kernel would accept is named") {
