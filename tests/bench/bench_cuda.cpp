@@ -78,8 +78,7 @@ double Seconds(const std::function<void(int)>& launch, int launches = kLaunches)
 
 double Rounded(double value) { return std::stod((std::ostringstream{} << value).str()); }
 
-// --- cuBLASLt
-// -------------------------------------------------------------------------------------
+// --- cuBLASLt ---
 
 void CheckLt(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) {
@@ -223,13 +222,13 @@ class Lt {
   std::map<Product, cublasLtMatmulAlgo_t> fastest_;
 };
 
-// --- Our layers
-// -----------------------------------------------------------------------------------
+// --- Our layers ---
 
 struct Case {
   Encoding encoding;
   int64_t side;  // of zero squares; 32: panels with any quads; 0: dense
   double density;
+  double zeros = 0;  // share of the inputs that are 0 in every row
 };
 
 const char* NameOf(Encoding encoding) {
@@ -245,6 +244,22 @@ std::vector<std::byte> RandomBytes(size_t count, uint32_t seed) {
     std::memcpy(&bytes[i], &word, 4);
   }
   return bytes;
+}
+
+// float16, at most 16 rows; every row is 0 at the same inputs.
+std::vector<std::byte> SparseRows(int64_t inputs, double zeros) {
+  std::vector<std::byte> x = RandomBytes(static_cast<size_t>(16 * inputs * 2), 3);
+  std::mt19937 random(5);
+  std::bernoulli_distribution is_zero(zeros);
+  for (int64_t k = 0; k < inputs; ++k) {
+    const bool zero = is_zero(random);
+    for (int64_t row = 0; row < 16; ++row) {
+      auto* const value = &x[static_cast<size_t>(2 * (row * inputs + k))];
+      value[1] &= std::byte{0xbb};  // of moderate size
+      if (zero) value[0] = value[1] = std::byte{0};
+    }
+  }
+  return x;
 }
 
 // Lists of kept quads, the same number in every panel.
@@ -310,6 +325,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
   } else if (c.encoding != Encoding::kInt8) {
     shape.scale_groups = 8;
   }
+  shape.zero_inputs = static_cast<float>(c.zeros);
   int32_t workers;
   SPARSEFUSE_CHECK_CUDA(cuda::SuggestWorkers(&workers));
   const cuda::Plan plan =
@@ -345,11 +361,13 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
   }
   SPARSEFUSE_CHECK_CUDA(cudaStreamSynchronize(stream));
 
+  const DeviceArray<std::byte> sparse_rows(c.zeros > 0 ? SparseRows(inputs, c.zeros)
+                                                       : std::vector<std::byte>());
   json results = json::array();
   for (const int64_t m : rows) {
     for (const GateMode mode : gates) {
       cuda::Run run{.rows = m,
-                    .x = buffers.x.get(),
+                    .x = c.zeros > 0 ? sparse_rows.get() : buffers.x.get(),
                     .y = buffers.y.get(),
                     .half = true,
                     .gate = mode,
@@ -378,7 +396,9 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
             m, layers[0].overlaps_launches, stream));
       });
       const bool high_only = mode != GateMode::kOff;
-      const auto read = static_cast<double>(high_only ? bytes / 2 + quad.size() * 2 : all_bytes);
+      const bool skips = c.zeros > 0 && cuda::SkipsZeros(shape, m);
+      const double read = (skips ? 1 - c.zeros : 1) *
+                          static_cast<double>(high_only ? bytes / 2 + quad.size() * 2 : all_bytes);
       const double operations =
           2.0 * static_cast<double>(m) * static_cast<double>(plan.group_ptr.back()) * kGroupWeights;
       results.push_back({{"K", inputs},
@@ -387,6 +407,7 @@ json TimeLayer(int64_t inputs, int64_t outputs, const Case& c, const std::vector
                          {"encoding", NameOf(c.encoding)},
                          {"block", c.side},
                          {"density", c.density},
+                         {"zero_inputs", c.zeros},
                          {"reading", high_only ? 4 : 8},
                          {"us", Rounded(seconds * 1e6)},
                          {"product_us", Rounded((seconds - quantise) * 1e6)},
@@ -491,6 +512,8 @@ int Main(bool quick, bool decode) {
     add({Encoding::kNested4, 128, 0.5}, few, true);
     add({Encoding::kNested4, 0, 1}, few, true);
     add({Encoding::kInt4, 0, 1}, {1, 8, 512});
+    for (const double zeros : {0.5, 0.9, 0.98}) add({Encoding::kInt8, 0, 1, zeros}, {1, 8});
+    add({Encoding::kInt4, 0, 1, 0.9}, {1});
     if (quick) continue;
     add({Encoding::kInt8, 64, 0.5}, many);
     add({Encoding::kInt8, 128, 0.2}, {1, 8, 512, 4096});

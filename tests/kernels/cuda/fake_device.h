@@ -42,6 +42,7 @@ struct FakeDevice {
   cudaStream_t stream = nullptr;              // of the last launch
   bool made_kernels = false;                  // of the last launch: kernels made for the layer
   int32_t tile_panels = 0;                    // of the last prepared layer
+  int64_t input_words = 0;                    // likewise
   int64_t rows = 0;                           // of the last launch
   bool half = false;                          // likewise
   Activation activation = Activation::kNone;  // likewise

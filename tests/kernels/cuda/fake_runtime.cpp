@@ -66,6 +66,7 @@ cudaError_t Prepare(const LinearWeights& weights, const Plan& plan, std::byte* p
   }
   std::memcpy(prepared, plan.group_ptr.data(), PreparedBytes(plan));
   test::Device().tile_panels = plan.shared_panels;
+  test::Device().input_words = plan.input_words;
   *layer = {};
   layer->weights = weights;
   layer->group_ptr = reinterpret_cast<const int32_t*>(prepared);

@@ -79,6 +79,16 @@ TEST_CASE("CUDA operators: a run takes the provider's stream and device and wait
   REQUIRE(Device().lent.empty());
 }
 
+TEST_CASE("CUDA operators: what a node says of zeros among its inputs reaches the layer") {
+  const FreshDevice device;
+  LinearLayer layer({40, 50, 0}, 1);
+  LoadOnDevice(LayerParts(layer).Model());
+  CHECK(Device().input_words == 0);
+  layer.shape.zero_inputs = 0.75f;
+  LoadOnDevice(LayerParts(layer).Model());
+  CHECK(Device().input_words == 40 * 32);
+}
+
 TEST_CASE("CUDA operators: rows read in 4 bits are counted, and read back on demand alone") {
   const FreshDevice device;
   LinearLayer layer({150, 40, 0, Encoding::kNested4}, 1);
