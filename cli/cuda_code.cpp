@@ -55,6 +55,9 @@ std::string LayerText(const CudaCode& code, const CudaCode::Compiled& compiled, 
                   cuda::EncodingName(layer.shape.encoding), layer.shape.inputs, layer.shape.outputs,
                   layer.half ? " (float16)" : "", PatternText(layer), PredictFewRows(layer, target),
                   many, code.rows, kPanelOutputs * compiled.plan.tile_panels[i]);
+  if (cuda::SkipsZeros(layer.shape, 1)) {
+    text += fmt::format(", {:.0f} % of the inputs skipped at 1 row", 100 * layer.shape.zero_inputs);
+  }
   std::vector<std::string> measured;
   for (const TileTime& tile : compiled.plan.tiles[i]) {
     if (!tile.measured) continue;
@@ -217,6 +220,7 @@ Json ToJson(const CudaCode& code) {
                         {"outputs", layer.shape.outputs},
                         {"pattern", cuda::PatternName(layer.pattern)},
                         {"kept", layer.density()},
+                        {"zero_inputs", layer.shape.zero_inputs},
                         {"shared_outputs", 32 * layer.shared_panels},
                         {"tile_outputs", kPanelOutputs * panels},
                         {"tiles", std::move(tiles)},

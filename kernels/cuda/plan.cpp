@@ -46,6 +46,8 @@ DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_byte
 bool SkipsZeros(const LinearShape& shape, int64_t rows) {
   constexpr double kFewestZeros = 0.5;  // not measured: where skipping costs as much as it saves
   if (shape.sparse || IsNested(shape.encoding)) return false;
+  // Sums of every row of scales meet in memory: of short ones as many bytes as weights.
+  if (shape.scale_groups > 0 && shape.scale_groups * kGroupInputs < kSkipSpan) return false;
   return std::pow(double{shape.zero_inputs}, static_cast<double>(rows)) >= kFewestZeros;
 }
 

@@ -52,7 +52,8 @@ DecodeShare ShareMultiprocessor(int32_t multiprocessor_bytes, int32_t block_byte
 
 // Whether the codes of so many rows (at most kDecodeRows) are expected to be 0 in every row for at
 // least half of the inputs, so that it pays to read only the weights of the others
-// (skip_zeros.cuh). Of dense layers with int8 or int4 weights; nested ones have their gate.
+// (skip_zeros.cuh). Of dense layers with int8 or int4 weights (nested ones have their gate), whose
+// rows of scales are for kSkipSpan inputs or more.
 bool SkipsZeros(const LinearShape& shape, int64_t rows);
 // How such a run is cut: a copy of the weights into strips of outputs, the inputs into spans of at
 // most kSkipSpan that share a row of scales.

@@ -104,7 +104,7 @@ TEST_CASE("GPU kernels that skip zeros meet the definition and give the CPU's in
     for (const auto& [inputs, outputs, scale_groups] :
          {std::tuple<int64_t, int64_t, int64_t>{1, 1, 0},
           {63, 33, 0},
-          {515, 129, 1},
+          {515, 129, 8},
           {1100, 300, 8},
           {4000, 1025, 0}}) {
       LinearLayer layer({inputs, outputs, scale_groups, encoding}, 7, inputs % 2 == 1);

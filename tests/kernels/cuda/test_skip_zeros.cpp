@@ -181,6 +181,11 @@ TEST_CASE("Zeros are skipped where at least half of the inputs are expected to b
   CHECK(cuda::MakePlan(shape, {}, 4).input_words == 2 * 100 * 32);
   shape.encoding = Encoding::kInt4;
   CHECK(cuda::MakePlan(shape, {}, 4).input_words == 100 * 32);
+  shape.scale_groups = 8;
+  CHECK(cuda::SkipsZeros(shape, 1));
+  shape.scale_groups = 7;
+  CHECK_FALSE(cuda::SkipsZeros(shape, 1));
+  shape.scale_groups = 0;
   shape.encoding = Encoding::kNested4;
   CHECK_FALSE(cuda::SkipsZeros(shape, 1));
   shape.encoding = Encoding::kInt8;
