@@ -120,8 +120,9 @@ __global__ void __launch_bounds__(kThreads)
   LetNextLaunchStart();
   WaitForEarlierLaunch();
   const int64_t row = blockIdx.x;
-  if (row == 0) {
-    for (int64_t i = threadIdx.x; i < job.counters; i += blockDim.x) job.counter[i] = 0;
+  for (int64_t i = row * blockDim.x + threadIdx.x; i < job.counters;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    job.counter[i] = 0;
   }
   const int64_t first = threadIdx.x * 4, step = blockDim.x * 4;
   float largest = 0;
