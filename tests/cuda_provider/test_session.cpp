@@ -145,6 +145,15 @@ TEST_CASE("CUDA provider: every pattern of blocks, and no block at all") {
   }
 }
 
+TEST_CASE("CUDA provider: layers that are told of zeros among their inputs") {
+  if (!HasProvider()) return;
+  for (const Encoding encoding : {Encoding::kInt8, Encoding::kInt4}) {
+    LinearLayer layer({1210, 300, 0, encoding}, 1, true);
+    layer.shape.zero_inputs = 1;  // as many as there are: the kernel that skips them runs
+    for (const bool half : {false, true}) CheckBothProviders(layer, Activation::kNone, half);
+  }
+}
+
 TEST_CASE("CUDA provider: easy rows are read in 4 bits where there are few") {
   if (!HasProvider()) return;
   for (const Encoding encoding : {Encoding::kNested1, Encoding::kNested4}) {
