@@ -227,7 +227,8 @@ TEST_CASE("a tile that cannot be timed ends compile with its name, and nothing i
 TEST_CASE("without a GPU tiles are chosen by the cost model, and the reason is said") {
   const FakeGpu fake;
   const auto check = [&](std::string_view reason, const std::vector<std::string>& more = {}) {
-    for (const json& target : fake.Compiled(more)["targets"]) CheckByModel(target, reason);
+    const json report = fake.Compiled(more);
+    for (const json& target : report["targets"]) CheckByModel(target, reason);
   };
   check("no GPU here: no driver, in a test");
   const RunResult text = RunTool(fake.Compile());
