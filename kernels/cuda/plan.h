@@ -69,6 +69,7 @@ struct SkipShape {
   constexpr int64_t words() const { return strips * inputs * 32; }  // of 4 bytes, of the copy
   constexpr int64_t sums(int64_t rows) const { return scale_rows * rows * strips * strip_outputs; }
 };
+// Of a layer that SkipsZeros accepts with one row.
 SkipShape SkipShapeOf(const LinearShape& shape);
 
 struct Plan {

@@ -83,7 +83,8 @@ struct Shared {
 };
 
 // Inputs first … end − 1 that are not 0 in every row, with their codes; whole fours, filled up with
-// codes of 0. first is a multiple of 4, and so is the room for an end that is none.
+// codes of 0. first is a multiple of 4; where `end` is none, the inputs end there, and codes beyond
+// them are 0 (quantize.h).
 template <Encoding kEncoding, int kRows>
 __device__ void ListInputs(const Job& job, int64_t first, int64_t end,
                            Shared<kEncoding, kRows>& shared) {

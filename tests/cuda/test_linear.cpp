@@ -112,7 +112,7 @@ TEST_CASE("GPU kernels that skip zeros meet the definition and give the CPU's in
       const DeviceLayer device(layer);
       REQUIRE(device.layer().input_words);
       for (const int64_t rows : {1, 3, 4, 7, 8, 9, 16, 17}) {
-        for (const int64_t kept : {0, 1, 5, 100}) {  // one input of 100, …, all
+        for (const int64_t kept : {0, 1, 5, 100}) {  // % of the inputs
           std::vector<float> x = RandomRows(rows, inputs, 6);
           for (size_t i = 0; i < x.size(); ++i) {
             if (static_cast<int64_t>(i) * 37 % 100 >= kept) x[i] = 0;
