@@ -79,13 +79,12 @@ Progress MakeProgress(const CommonOptions& options) {
   if (!isatty(STDERR_FILENO) || !options.progress || options.verbosity < 0) {
     return [](std::string_view, int64_t, int64_t) {};
   }
-  using Clock = std::chrono::steady_clock;
   struct State {
     std::string step;
-    Clock::time_point started, shown;
+    std::chrono::steady_clock::time_point started, shown;
   };
   return [state = State{}](std::string_view step, int64_t done, int64_t total) mutable {
-    const Clock::time_point now = Clock::now();
+    const std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now();
     if (step != state.step) state = {std::string(step), now, {}};
     if (done >= total) return ClearProgress();
     if (now - state.shown < std::chrono::milliseconds(100)) return;

@@ -1,7 +1,6 @@
 #include "passes/autodiff/rules_convolution.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -9,12 +8,6 @@ namespace sparsefuse {
 namespace {
 
 using Numbers = std::vector<int64_t>;
-
-Numbers Range(int64_t first, int64_t count) {
-  Numbers numbers(static_cast<size_t>(count));
-  std::iota(numbers.begin(), numbers.end(), first);
-  return numbers;
-}
 
 // auto_pad SAME_*: the windows cover ⌈length/stride⌉ positions, the odd one goes to one side.
 void PadSame(Vjp& v, Window& window, Value* larger, Value* smaller, bool upper) {
@@ -66,12 +59,12 @@ Value* KernelGradient(Vjp& v, const Window& window, Value* larger, Value* larger
   Value* channels = v.Div(part(larger_shape, 1, 2), groups);
   Value* in = v.Op("Reshape", {larger, v.Concat({samples, groups, channels, spatial})});
   Numbers perm = {2, 1, 0};
-  for (const int64_t axis : Range(3, n)) perm.push_back(axis);
+  for (const int64_t axis : AxisRange(3, 3 + n)) perm.push_back(axis);
   in = v.Transpose(in, perm);
   in = v.Op("Reshape", {in, v.Concat({channels, v.Mul(groups, samples), spatial})});
   // [N, g·m, …] → [g·m, N, …]
   perm = {1, 0};
-  for (const int64_t axis : Range(2, n)) perm.push_back(axis);
+  for (const int64_t axis : AxisRange(2, 2 + n)) perm.push_back(axis);
   Value* out = v.Transpose(smaller, perm);
 
   Attributes attributes =
@@ -79,7 +72,7 @@ Value* KernelGradient(Vjp& v, const Window& window, Value* larger, Value* larger
   if (window.fixed_pads) attributes.emplace_back("pads", *window.fixed_pads);
   Value* product = v.Op("Conv", {in, out}, std::move(attributes));  // [c, g·m, ≥ kernel]
   product = v.Op("Slice", {product, v.Ints(Numbers(window.axes(), 0)), v.Ints(window.kernel),
-                           v.Ints(Range(2, n))});
+                           v.Ints(AxisRange(2, 2 + n))});
   return v.Transpose(product, perm);
 }
 
@@ -94,7 +87,8 @@ Numbers KernelOf(Vjp& v) {
 
 Value* OverSamplesAndPositions(Vjp& v, Value* g, const Window& window) {
   Numbers axes = {0};
-  for (const int64_t axis : Range(2, static_cast<int64_t>(window.axes()))) axes.push_back(axis);
+  for (const int64_t axis : AxisRange(2, 2 + static_cast<int64_t>(window.axes())))
+    axes.push_back(axis);
   return v.Sum(g, std::move(axes), false);
 }
 
@@ -132,8 +126,8 @@ Value* SpreadWindows(Vjp& v, const Window& window, Value* g, Value* kernel, int6
                        AttributeList("strides", window.strides, "dilations", window.dilations,
                                      "group", group, "output_padding", beyond));
   Value* end = v.Add(window.before, v.Shape(larger, 2, v.kToLast));
-  return v.Op("Slice",
-              {padded, window.before, end, v.Ints(Range(2, static_cast<int64_t>(window.axes())))});
+  return v.Op("Slice", {padded, window.before, end,
+                        v.Ints(AxisRange(2, 2 + static_cast<int64_t>(window.axes())))});
 }
 
 void GradConv(Vjp& v) {
@@ -160,7 +154,7 @@ void GradConvTranspose(Vjp& v) {
     // An output_padding of a stride or more makes room for positions that x does not have.
     const auto n = static_cast<int64_t>(window.axes());
     v.Give(0, v.Op("Slice", {g, v.Ints(Numbers(window.axes(), 0)), v.Shape(v.x(), 2, v.kToLast),
-                             v.Ints(Range(2, n))}));
+                             v.Ints(AxisRange(2, 2 + n))}));
   }
   if (v.Wants(1)) {
     v.Give(1, KernelGradient(v, window, v.dy(), v.Shape(v.y()), v.x(), group));

@@ -1,7 +1,6 @@
 #include "passes/autodiff/rules_linear.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -10,8 +9,7 @@ namespace {
 
 // Last two axes exchanged.
 Value* Swapped(Vjp& v, Value* matrix, int64_t rank) {
-  std::vector<int64_t> perm(static_cast<size_t>(rank));
-  std::iota(perm.begin(), perm.end(), int64_t{0});
+  std::vector<int64_t> perm = AxisRange(0, rank);
   std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
   return v.Transpose(matrix, std::move(perm));
 }
@@ -46,8 +44,7 @@ void GradVectorProduct(Vjp& v, int64_t rank_a, int64_t rank_b) {
   }
   const int64_t height_a = std::max<int64_t>(rank_a, 2), height_b = std::max<int64_t>(rank_b, 2);
   const int64_t rank = std::max(height_a, height_b);
-  std::vector<int64_t> batch(static_cast<size_t>(rank - 2));
-  std::iota(batch.begin(), batch.end(), int64_t{0});
+  const std::vector<int64_t> batch = AxisRange(0, rank - 2);
   if (v.Wants(0)) {
     Value* da = v.Op("MatMul", {g, Swapped(v, b, height_b)});
     if (rank_a == 1 && !batch.empty()) da = v.Sum(da, batch, false);

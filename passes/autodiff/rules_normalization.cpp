@@ -1,19 +1,11 @@
 #include "passes/autodiff/rules_normalization.h"
 
-#include <numeric>
 #include <vector>
 
 namespace sparsefuse {
 namespace {
 
 using Axes = std::vector<int64_t>;
-
-// The axes [first, end).
-Axes Range(int64_t first, int64_t end) {
-  Axes axes(static_cast<size_t>(end - first));
-  std::iota(axes.begin(), axes.end(), first);
-  return axes;
-}
 
 // 1/√(square + ε)
 Value* InverseRoot(Vjp& v, Value* square, float epsilon) {
@@ -42,7 +34,7 @@ Value* ThroughNormalized(Vjp& v, Value* g, const Normalized& n, const Axes& axes
 // y = x̂·γ (+ β), normalised over the axes from `axis` on.
 void GradOverLastAxes(Vjp& v, bool centered) {
   const int64_t axis = v.Axis(v.x(), v.node().GetInt("axis", -1));
-  const Axes axes = Range(axis, v.NeedRank(v.x()));
+  const Axes axes = AxisRange(axis, v.NeedRank(v.x()));
   const Normalized n = Normalize(v, axes, centered, v.node().GetFloat("epsilon", 1e-5f));
   if (v.Wants(0)) {
     v.Give(0, ThroughNormalized(v, v.Mul(v.dy(), v.x(1)), n, axes, centered));
@@ -60,7 +52,7 @@ Value* PerChannel(Vjp& v, Value* channels, int64_t rank) {
 
 // Σ over all axes but the channels'.
 Value* ToChannels(Vjp& v, Value* g, int64_t rank) {
-  Axes axes = Range(1, rank);
+  Axes axes = AxisRange(1, rank);
   axes[0] = 0;
   return v.Sum(g, axes, false);
 }
@@ -84,7 +76,7 @@ void GradRmsNormalization(Vjp& v) { GradOverLastAxes(v, false); }
 
 void GradInstanceNormalization(Vjp& v) {
   const int64_t rank = v.NeedRank(v.x());
-  const Axes axes = Range(2, rank);
+  const Axes axes = AxisRange(2, rank);
   const Normalized n = Normalize(v, axes, true, v.node().GetFloat("epsilon", 1e-5f));
   if (v.Wants(0)) {
     Value* g = v.Mul(v.dy(), PerChannel(v, v.x(1), rank));

@@ -7,6 +7,12 @@
 
 namespace sparsefuse {
 
+std::vector<int64_t> AxisRange(int64_t first, int64_t end) {
+  std::vector<int64_t> axes(static_cast<size_t>(end - first));
+  std::iota(axes.begin(), axes.end(), first);
+  return axes;
+}
+
 DType ShapedBuilder::dtype(Value* x) {
   const DType type = types_.dtype(*x);
   if (type == DType::kUndefined) {
@@ -128,11 +134,7 @@ Value* ShapedBuilder::SumTo(Value* g, const std::optional<Lengths>& from, Value*
     if (*number == 1) repeated.push_back(static_cast<int64_t>(extra + i));
   }
   if (!repeated.empty()) g = Sum(g, std::move(repeated), true);
-  if (extra > 0) {
-    std::vector<int64_t> leading(extra);
-    std::iota(leading.begin(), leading.end(), int64_t{0});
-    g = Sum(g, std::move(leading), false);
-  }
+  if (extra > 0) g = Sum(g, AxisRange(0, static_cast<int64_t>(extra)), false);
   return g;
 }
 

@@ -24,6 +24,8 @@ struct NoGradient {
   std::string reason;
 };
 
+std::vector<int64_t> AxisRange(int64_t first, int64_t end);  // first, first + 1, … end − 1
+
 // A shape as far as it is known before running; a symbol stands for the same length everywhere, an
 // empty one for any.
 using Lengths = std::vector<std::variant<int64_t, std::string>>;

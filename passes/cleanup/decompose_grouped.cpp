@@ -134,7 +134,7 @@ void EmitGroup(const FusedNode& fused, Emitter& emitter) {
   MergeHeads(emitter, EmitScores(emitter, parts), counts.heads * width);
 }
 
-enum Onnx : size_t { kQ, kK, kV, kMask, kPastK, kPastV, kKeyCounts };
+enum Onnx : size_t { kQ, kK, kV, kAttentionMask, kPastK, kPastV, kKeyCounts };
 
 struct OnnxForm {
   HeadCounts counts{};
@@ -180,8 +180,8 @@ std::string WhyOnnxKept(const FusedNode& fused) {
   OnnxForm form;
   std::string reason = FindOnnxForm(fused, form);
   if (!reason.empty()) return reason;
-  if (fused.Has(kMask) && fused.dtype(kMask) != DType::kBool) {
-    reason = WhyNotFloat(fused, {kMask});
+  if (fused.Has(kAttentionMask) && fused.dtype(kMask) != DType::kBool) {
+    reason = WhyNotFloat(fused, {kAttentionMask});
     if (!reason.empty()) return reason;
   }
   return WhyNotFloat(fused, {kQ, kK, kV, kPastK, kPastV});
@@ -189,10 +189,10 @@ std::string WhyOnnxKept(const FusedNode& fused) {
 
 // A mask's lowest numbers, like its falses, are keys that are not seen at all.
 void AddOnnxMasks(const FusedNode& fused, Emitter& emitter, AttentionParts& parts) {
-  if (fused.Has(kMask)) {
-    Value* mask = emitter.input(kMask);
+  if (fused.Has(kAttentionMask)) {
+    Value* mask = emitter.input(kAttentionMask);
     parts.blind_rows = true;
-    if (fused.dtype(kMask) == DType::kBool) {
+    if (fused.dtype(kAttentionMask) == DType::kBool) {
       parts.unseen = emitter.Op("Not", {mask});
     } else {
       parts.biases.push_back(mask);

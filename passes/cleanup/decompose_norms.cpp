@@ -73,15 +73,15 @@ enum Embed : size_t {
   kSegments,
   kGamma,
   kBeta,
-  kMask,
-  kPositionIds
+  kWordMask,
+  kWordPositionIds
 };
 
 std::string WhyEmbedKept(const FusedNode& fused) {
   if (fused.Has(kSegments) != fused.Has(kSegmentIds)) {
     return "it has segment embeddings without segment ids";
   }
-  if (fused.Wants(1) && !fused.Has(kMask)) return "its mask index is used, and it has no mask";
+  if (fused.Wants(1) && !fused.Has(kWordMask)) return "its mask index is used, and it has no mask";
   return WhyNotFloat(fused, {kWords, kPositions, kSegments, kGamma, kBeta});
 }
 
@@ -91,8 +91,8 @@ void EmitEmbed(const FusedNode& fused, Emitter& emitter) {
   };
   Value* words = lookup(kWords, kIds);
   Value* positions = nullptr;
-  if (fused.Has(kPositionIds)) {
-    positions = lookup(kPositions, kPositionIds);
+  if (fused.Has(kWordPositionIds)) {
+    positions = lookup(kPositions, kWordPositionIds);
   } else {  // the first rows of the table, in order
     Value* length = emitter.Op("Slice", {emitter.Op("Shape", {emitter.input(kIds)}),
                                          emitter.Ints({1}), emitter.Ints({2}), emitter.Ints({0})});
@@ -107,7 +107,7 @@ void EmitEmbed(const FusedNode& fused, Emitter& emitter) {
     sum = emitter.Output(2, "Add", {words, positions});
   }
   if (fused.Wants(1)) {  // how many elements of the mask are one
-    Value* is_one = emitter.Op("Equal", {emitter.input(kMask), emitter.Int32(1)});
+    Value* is_one = emitter.Op("Equal", {emitter.input(kWordMask), emitter.Int32(1)});
     Value* ones = emitter.Cast(is_one, DType::kInt32);
     emitter.Output(1, "ReduceSum", {ones, emitter.Ints({1})},
                    AttributeList("keepdims", int64_t{0}));

@@ -13,6 +13,7 @@
 
 #include "onnx_io/mapped_file.h"
 #include "onnx_io/tensor_proto.h"
+#include "passes/data/fail.h"
 
 namespace sparsefuse {
 namespace {
@@ -23,10 +24,6 @@ constexpr uint64_t kMaxBytes = 64ull << 30;
 // Deflate's largest ratio is 1032 : 1 (258 bytes from 2 bits); with room for stream headers.
 constexpr uint64_t kMaxDeflateRatio = 1032;
 constexpr uint64_t kDeflateSlack = 64 << 10;
-
-[[noreturn]] void Fail(std::string what, std::string hint = {}) {
-  throw UserError(ErrorCode::kData, std::move(what), std::move(hint));
-}
 
 // What is left for arrays of the 64 GiB or this machine's memory.
 class Budget {
@@ -58,9 +55,9 @@ Tensor ReadArray(const std::string& name, uint64_t source_bytes, const ByteReade
   const NpyHeader header = ReadNpyHeader(read);
   const auto bytes = static_cast<uint64_t>(header.bytes);
   if (bytes > source_bytes) {
-    Fail(fmt::format("{} of {} need {} bytes, the file has {}", ToString(header.dims),
-                     DTypeName(header.dtype), bytes, source_bytes),
-         "the file looks truncated");
+    FailData(fmt::format("{} of {} need {} bytes, the file has {}", ToString(header.dims),
+                         DTypeName(header.dtype), bytes, source_bytes),
+             "the file looks truncated");
   }
   accept(name, header);
   budget.Take(bytes);
@@ -102,12 +99,12 @@ std::string_view ForeignKind(std::string_view start) {
 void CheckIsZip(const fs::path& path) {
   std::string start(64, '\0');
   start.resize(ReadFile(OpenRegularFile(path), std::as_writable_bytes(std::span(start))));
-  if (start.empty()) Fail("the file is empty");
+  if (start.empty()) FailData("the file is empty");
   // An archive without entries begins with its end record.
   if (start.starts_with("PK\x03\x04") || start.starts_with("PK\x05\x06")) return;
   const std::string_view kind = ForeignKind(start);
-  Fail(kind.empty() ? "not an .npz archive" : fmt::format("not an .npz archive but {}", kind),
-       kind.empty() ? "write it with numpy.savez" : "");
+  FailData(kind.empty() ? "not an .npz archive" : fmt::format("not an .npz archive but {}", kind),
+           kind.empty() ? "write it with numpy.savez" : "");
 }
 
 struct CloseZip {
@@ -128,8 +125,8 @@ Zip OpenZip(const fs::path& path) {
     zip_error_init_with_code(&error, code);
     const std::string reason = zip_error_strerror(&error);
     zip_error_fini(&error);
-    Fail(fmt::format("the .npz archive cannot be opened: {}", reason),
-         "the file looks truncated or corrupt");
+    FailData(fmt::format("the .npz archive cannot be opened: {}", reason),
+             "the file looks truncated or corrupt");
   }
   return zip;
 }
@@ -138,23 +135,23 @@ Zip OpenZip(const fs::path& path) {
 uint64_t UnpackedSize(const zip_stat_t& stat) {
   constexpr zip_uint64_t kNeeded =
       ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
-  if ((stat.valid & kNeeded) != kNeeded) Fail("the archive's directory is corrupt");
+  if ((stat.valid & kNeeded) != kNeeded) FailData("the archive's directory is corrupt");
   if ((stat.valid & ZIP_STAT_ENCRYPTION_METHOD) && stat.encryption_method != ZIP_EM_NONE) {
-    Fail("encrypted archives are not supported");
+    FailData("encrypted archives are not supported");
   }
   const bool stored = stat.comp_method == ZIP_CM_STORE;
   if (!stored && stat.comp_method != ZIP_CM_DEFLATE) {
-    Fail(fmt::format("compression method {} is not supported", stat.comp_method),
-         "write it with numpy.savez or numpy.savez_compressed");
+    FailData(fmt::format("compression method {} is not supported", stat.comp_method),
+             "write it with numpy.savez or numpy.savez_compressed");
   }
   const uint64_t most = stored ? stat.comp_size
                         : stat.comp_size > kMaxBytes
                             ? stat.comp_size
                             : stat.comp_size * kMaxDeflateRatio + kDeflateSlack;
   if (stat.size > most) {
-    Fail(fmt::format("the archive claims {} bytes unpacked from {}: not possible", stat.size,
-                     stat.comp_size),
-         "the file is corrupt");
+    FailData(fmt::format("the archive claims {} bytes unpacked from {}: not possible", stat.size,
+                         stat.comp_size),
+             "the file is corrupt");
   }
   return stat.size;
 }
@@ -163,14 +160,14 @@ Tensor ReadZipArray(zip_t* zip, zip_uint64_t index, const zip_stat_t& stat, cons
                     const AcceptArray& accept, Budget& budget) {
   const uint64_t size = UnpackedSize(stat);
   const ZipEntry entry(zip_fopen_index(zip, index, 0));
-  if (!entry) Fail(fmt::format("cannot be unpacked: {}", zip_strerror(zip)));
+  if (!entry) FailData(fmt::format("cannot be unpacked: {}", zip_strerror(zip)));
   const ByteReader read = [&](std::span<std::byte> bytes) {
     size_t done = 0;
     while (done < bytes.size()) {
       const zip_int64_t n = zip_fread(entry.get(), bytes.data() + done, bytes.size() - done);
       if (n < 0) {
-        Fail(fmt::format("cannot be unpacked: {}", zip_file_strerror(entry.get())),
-             "the file is truncated or corrupt");
+        FailData(fmt::format("cannot be unpacked: {}", zip_file_strerror(entry.get())),
+                 "the file is truncated or corrupt");
       }
       if (n == 0) break;
       done += static_cast<size_t>(n);
@@ -221,16 +218,16 @@ std::vector<NamedArray> ReadNpz(const fs::path& path, const AcceptArray& accept)
       zip_stat_init(&stat);
       const auto index = static_cast<zip_uint64_t>(i);
       if (zip_stat_index(zip.get(), index, 0, &stat) != 0 || !stat.name) {
-        Fail(fmt::format("entry {} of the archive: {}", i, zip_strerror(zip.get())));
+        FailData(fmt::format("entry {} of the archive: {}", i, zip_strerror(zip.get())));
       }
       std::string name = stat.name;
       if (!name.ends_with(".npy")) {
-        Fail(fmt::format("entry \"{}\" is not an .npy array", Printable(name)),
-             "write it with numpy.savez");
+        FailData(fmt::format("entry \"{}\" is not an .npy array", Printable(name)),
+                 "write it with numpy.savez");
       }
       name.resize(name.size() - 4);
       try {
-        if (!names.insert(name).second) Fail("is in the archive twice");
+        if (!names.insert(name).second) FailData("is in the archive twice");
         Tensor tensor = ReadZipArray(zip.get(), index, stat, name, accept, budget);
         arrays.push_back({name, std::move(tensor)});
       } catch (UserError& error) {

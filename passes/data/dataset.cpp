@@ -10,6 +10,7 @@
 
 #include "passes/data/array_files.h"
 #include "passes/data/block.h"
+#include "passes/data/fail.h"
 #include "passes/data/match.h"
 #include "passes/data/random.h"
 
@@ -21,10 +22,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view kLabel = "label";
 // Below this, statistics of activations are unreliable.
 constexpr int64_t kFewSamples = 64;
-
-[[noreturn]] void Fail(std::string what, std::string hint = {}) {
-  throw UserError(ErrorCode::kData, std::move(what), std::move(hint));
-}
 
 std::string Quoted(std::string_view name) { return fmt::format("\"{}\"", Printable(name)); }
 
@@ -113,10 +110,10 @@ void CheckFinite(const Tensor& tensor, int64_t samples, int64_t first_sample) {
     found = CountNonFinite(std::span<const float>(values));
   }
   if (found.count == 0) return;
-  Fail(fmt::format("{} element{} NaN or infinite, the first in sample {}", found.count,
-                   found.count == 1 ? " is" : "s are",
-                   first_sample + found.first / (tensor.size() / samples)),
-       "remove or mend these samples");
+  FailData(fmt::format("{} element{} NaN or infinite, the first in sample {}", found.count,
+                       found.count == 1 ? " is" : "s are",
+                       first_sample + found.first / (tensor.size() / samples)),
+           "remove or mend these samples");
 }
 
 // Refuses an array that no input takes, before its elements are read.
@@ -128,12 +125,12 @@ void CheckArray(const Model& model, const std::string& name, const NpyHeader& he
     const std::string inputs = QuotedList(known);
     known.emplace_back(kLabel);
     const std::string nearest = Nearest(name, known);
-    Fail(fmt::format("the model has no input {}; its inputs are {}", Quoted(name), inputs),
-         nearest.empty() ? "remove the array or rename it"
-                         : fmt::format("did you mean {}?", Quoted(nearest)));
+    FailData(fmt::format("the model has no input {}; its inputs are {}", Quoted(name), inputs),
+             nearest.empty() ? "remove the array or rename it"
+                             : fmt::format("did you mean {}?", Quoted(nearest)));
   }
-  if (header.dims.empty()) Fail("is a scalar, its first axis must be the sample");
-  if (header.dims[0] == 0) Fail("holds no samples");
+  if (header.dims.empty()) FailData("is a scalar, its first axis must be the sample");
+  if (header.dims[0] == 0) FailData("holds no samples");
 }
 
 void CheckNoneMissing(const Model& model, const std::vector<NamedArray>& arrays) {
@@ -144,9 +141,9 @@ void CheckNoneMissing(const Model& model, const std::vector<NamedArray>& arrays)
     if (!found && !input->is_initializer()) missing.push_back(input->name());
   }
   if (missing.empty()) return;
-  Fail(fmt::format("no array for the model's input{} {}", missing.size() == 1 ? "" : "s",
-                   QuotedList(missing)),
-       fmt::format("it holds {}", QuotedList(given)));
+  FailData(fmt::format("no array for the model's input{} {}", missing.size() == 1 ? "" : "s",
+                       QuotedList(missing)),
+           fmt::format("it holds {}", QuotedList(given)));
 }
 
 // What one run takes, from the inputs that are given as rows: a number, or 0 for any.
@@ -163,11 +160,11 @@ int64_t FixedBatch(const std::vector<std::pair<const Value*, ArrayForm>>& given)
     const int64_t other = whole ? 1 : fixed ? FixedFirstAxis(*fixed) : batch;
     if (batch != other) {
       const Value* odd = batch == 1 && fixed ? fixed : input;
-      Fail(fmt::format(
-               "inputs {} and {} differ in their first axis, so it is not the sample of both",
-               Quoted(input->name()), Quoted((whole ? whole : fixed)->name())),
-           fmt::format("give {} whole, as [samples,{},…]", Quoted(odd->name()),
-                       FixedFirstAxis(*odd)));
+      FailData(fmt::format(
+                   "inputs {} and {} differ in their first axis, so it is not the sample of both",
+                   Quoted(input->name()), Quoted((whole ? whole : fixed)->name())),
+               fmt::format("give {} whole, as [samples,{},…]", Quoted(odd->name()),
+                           FixedFirstAxis(*odd)));
     }
     fixed = input;
   }
@@ -202,8 +199,8 @@ void Dataset::LoadArrays(const fs::path& path, const Model& model) {
   const bool folder = fs::is_directory(path, unreadable);
   std::vector<NamedArray> arrays = folder ? ReadNpyFolder(path, accept) : ReadNpz(path, accept);
   if (arrays.empty()) {
-    Fail(folder ? "the folder holds no .npy files and no test_data_set_* folders"
-                : "the archive holds no arrays");
+    FailData(folder ? "the folder holds no .npy files and no test_data_set_* folders"
+                    : "the archive holds no arrays");
   }
   CheckNoneMissing(model, arrays);
 
@@ -212,8 +209,8 @@ void Dataset::LoadArrays(const fs::path& path, const Model& model) {
   for (NamedArray& array : arrays) {
     Tensor& tensor = array.tensor;
     if (tensor.dims()[0] != size_) {
-      Fail(fmt::format("arrays {} and {} have {} and {} samples", Quoted(arrays[0].name),
-                       Quoted(array.name), size_, tensor.dims()[0]));
+      FailData(fmt::format("arrays {} and {} have {} and {} samples", Quoted(arrays[0].name),
+                           Quoted(array.name), size_, tensor.dims()[0]));
     }
     try {
       CheckFinite(tensor, size_, 0);
@@ -241,7 +238,7 @@ void Dataset::LoadArrays(const fs::path& path, const Model& model) {
   if (fixed_batch_ > 1 && size_ % fixed_batch_ != 0) {
     const int64_t kept = size_ / fixed_batch_ * fixed_batch_;
     if (kept == 0) {
-      Fail(fmt::format("{} samples, the model takes {} in every run", size_, fixed_batch_));
+      FailData(fmt::format("{} samples, the model takes {} in every run", size_, fixed_batch_));
     }
     warnings.push_back(
         fmt::format("the last {} samples are left out: the model takes {} in every run",

@@ -13,7 +13,7 @@
 namespace sparsefuse {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kIgnored = -100;  // the label that PyTorch's cross entropy skips by default
 constexpr size_t kMaxDrawnSamples = 200'000'000;  // bounds the bootstrap to seconds
 
@@ -131,7 +131,7 @@ void TaskScore::Add(const Tensor& output, const Tensor& labels, OutputKind kind)
 }
 
 double TaskScore::Value() const {
-  if (count == 0) return kNaN;
+  if (count == 0) return kUndefined;
   const double mean = sum / static_cast<double>(count);
   return metric == TaskMetric::kPerplexity ? std::exp(mean) : mean;
 }
@@ -154,7 +154,7 @@ Interval PairedInterval(const TaskScore& a, const TaskScore& b, uint64_t seed) {
     // A draw may hold no answer, or nothing to relate to.
     if (!std::isnan(difference)) differences.push_back(difference);
   }
-  if (differences.empty()) return {kNaN, kNaN};
+  if (differences.empty()) return {kUndefined, kUndefined};
   std::sort(differences.begin(), differences.end());
   return {Quantile(differences, 0.025), Quantile(differences, 0.975)};
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "passes/data/block.h"
+#include "passes/data/fail.h"
 
 namespace sparsefuse {
 namespace {
@@ -21,10 +22,6 @@ constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kMaxHeader = 64 << 10;
 // NumPy's own limit is 64 axes.
 constexpr size_t kMaxRank = 64;
-
-[[noreturn]] void Fail(std::string what, std::string hint = {}) {
-  throw UserError(ErrorCode::kData, std::move(what), std::move(hint));
-}
 
 // A cursor over the dictionary literal.
 class Scanner {
@@ -43,14 +40,14 @@ class Scanner {
   }
 
   void Expect(char c) {
-    if (!Take(c)) Fail(fmt::format(".npy header: expected '{}' at character {}", c, at_));
+    if (!Take(c)) FailData(fmt::format(".npy header: expected '{}' at character {}", c, at_));
   }
 
   std::string_view String() {
     const char quote = Peek();
-    if (quote != '\'' && quote != '"') Fail(".npy header: expected a string in quotes");
+    if (quote != '\'' && quote != '"') FailData(".npy header: expected a string in quotes");
     const size_t end = text_.find(quote, at_ + 1);
-    if (end == std::string_view::npos) Fail(".npy header: a string does not end");
+    if (end == std::string_view::npos) FailData(".npy header: a string does not end");
     return Until(at_ + 1, end, end + 1);
   }
 
@@ -73,7 +70,8 @@ class Scanner {
 
 bool ParseBool(Scanner& scanner) {
   const std::string_view word = scanner.Word();
-  if (word != "True" && word != "False") Fail(".npy header: fortran_order is not True or False");
+  if (word != "True" && word != "False")
+    FailData(".npy header: fortran_order is not True or False");
   return word == "True";
 }
 
@@ -86,9 +84,9 @@ Dims ParseShape(Scanner& scanner) {
     int64_t dim = 0;
     const auto [end, error] = std::from_chars(word.begin(), word.end(), dim);
     if (error != std::errc() || end != word.end()) {
-      Fail(".npy header: shape is not a tuple of numbers from 0 to 2^63 - 1");
+      FailData(".npy header: shape is not a tuple of numbers from 0 to 2^63 - 1");
     }
-    if (dims.size() == kMaxRank) Fail(fmt::format(".npy header: more than {} axes", kMaxRank));
+    if (dims.size() == kMaxRank) FailData(fmt::format(".npy header: more than {} axes", kMaxRank));
     dims.push_back(dim);
     if (!scanner.Take(',')) {
       scanner.Expect(')');
@@ -119,17 +117,17 @@ void ParseType(std::string_view descr, NpyHeader& header) {
   const std::string shown = Printable(descr);
   switch (code.empty() ? '\0' : code[0]) {
     case 'O':
-      Fail("an object array is a Python pickle, which could run code: refused",
-           "save a numeric array, e.g. numpy.stack(samples)");
+      FailData("an object array is a Python pickle, which could run code: refused",
+               "save a numeric array, e.g. numpy.stack(samples)");
     case 'U':
     case 'S':
     case 'a':
-      Fail(fmt::format("arrays of strings (type \"{}\") are not supported", shown));
+      FailData(fmt::format("arrays of strings (type \"{}\") are not supported", shown));
     case 'c':
-      Fail(fmt::format("complex arrays (type \"{}\") are not supported", shown));
+      FailData(fmt::format("complex arrays (type \"{}\") are not supported", shown));
     default:
-      Fail(fmt::format("arrays of type \"{}\" are not supported", shown),
-           "supported are float16/32/64, signed and unsigned integers, bool");
+      FailData(fmt::format("arrays of type \"{}\" are not supported", shown),
+               "supported are float16/32/64, signed and unsigned integers, bool");
   }
 }
 
@@ -175,30 +173,30 @@ NpyHeader ParseNpyDictionary(std::string_view text) {
     const std::string_view key = scanner.String();
     scanner.Expect(':');
     if (key == "descr" && !descr) {
-      if (scanner.Peek() == '[') Fail("structured arrays are not supported");
+      if (scanner.Peek() == '[') FailData("structured arrays are not supported");
       descr = scanner.String();
     } else if (key == "fortran_order" && !fortran_order) {
       fortran_order = ParseBool(scanner);
     } else if (key == "shape" && !shape) {
       shape = ParseShape(scanner);
     } else {
-      Fail(fmt::format(".npy header: unknown or repeated key \"{}\"", Printable(key)));
+      FailData(fmt::format(".npy header: unknown or repeated key \"{}\"", Printable(key)));
     }
     if (!scanner.Take(',')) {
       scanner.Expect('}');
       break;
     }
   }
-  if (scanner.Peek() != '\0') Fail(".npy header: text behind the dictionary");
+  if (scanner.Peek() != '\0') FailData(".npy header: text behind the dictionary");
   if (!descr || !fortran_order || !shape) {
-    Fail(".npy header: descr, fortran_order or shape is missing");
+    FailData(".npy header: descr, fortran_order or shape is missing");
   }
   ParseType(*descr, header);
   header.fortran_order = *fortran_order;
   header.dims = std::move(*shape);
   const std::optional<int64_t> bytes = ByteCount(header.dtype, header.dims);
   if (!bytes) {
-    Fail(fmt::format("shape {} has more elements than fit in memory", ToString(header.dims)));
+    FailData(fmt::format("shape {} has more elements than fit in memory", ToString(header.dims)));
   }
   header.bytes = *bytes;
   return header;
@@ -207,15 +205,15 @@ NpyHeader ParseNpyDictionary(std::string_view text) {
 NpyHeader ReadNpyHeader(const ByteReader& read) {
   std::array<std::byte, 12> start;
   const auto need = [&](std::span<std::byte> bytes) {
-    if (read(bytes) != bytes.size()) Fail("the .npy header is truncated");
+    if (read(bytes) != bytes.size()) FailData("the .npy header is truncated");
   };
   need(std::span(start).first(8));
   if (std::memcmp(start.data(), kMagic.data(), kMagic.size()) != 0) {
-    Fail("not a NumPy array: it does not begin with \\x93NUMPY", "write it with numpy.save");
+    FailData("not a NumPy array: it does not begin with \\x93NUMPY", "write it with numpy.save");
   }
   const int major = std::to_integer<int>(start[6]);
   if (major < 1 || major > 3) {
-    Fail(fmt::format(".npy version {} is not supported, 1 to 3 are", major));
+    FailData(fmt::format(".npy version {} is not supported, 1 to 3 are", major));
   }
   const size_t length_bytes = major == 1 ? 2 : 4;
   need(std::span(start).subspan(8, length_bytes));
@@ -224,7 +222,8 @@ NpyHeader ReadNpyHeader(const ByteReader& read) {
     length |= std::to_integer<size_t>(start[8 + i]) << (8 * i);
   }
   if (length > kMaxHeader) {
-    Fail(fmt::format("the .npy header claims {} bytes, at most {} are read", length, kMaxHeader));
+    FailData(
+        fmt::format("the .npy header claims {} bytes, at most {} are read", length, kMaxHeader));
   }
   std::string text(length, '\0');
   need(std::as_writable_bytes(std::span(text)));
@@ -235,14 +234,14 @@ Tensor ReadNpyElements(const NpyHeader& header, const ByteReader& read) {
   auto block = std::make_shared<Block>(static_cast<size_t>(header.bytes));
   const size_t got = read(block->writable());
   if (got != block->writable().size()) {
-    Fail(fmt::format("{} bytes of elements, {} of {} need {}", got, ToString(header.dims),
-                     DTypeName(header.dtype), header.bytes),
-         "the file looks truncated");
+    FailData(fmt::format("{} bytes of elements, {} of {} need {}", got, ToString(header.dims),
+                         DTypeName(header.dtype), header.bytes),
+             "the file looks truncated");
   }
   std::byte behind[1];
   if (read(behind) != 0) {
-    Fail(fmt::format("more bytes than {} of {} need", ToString(header.dims),
-                     DTypeName(header.dtype)));
+    FailData(fmt::format("more bytes than {} of {} need", ToString(header.dims),
+                         DTypeName(header.dtype)));
   }
   const size_t width = static_cast<size_t>(DTypeBits(header.dtype)) / 8;
   if (header.big_endian) SwapBytes(block->writable(), width);

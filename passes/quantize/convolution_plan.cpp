@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <numeric>
 #include <string_view>
 
 #include "passes/quantize/convolution_weights.h"
+#include "passes/quantize/rounding.h"
 
 namespace sparsefuse {
 namespace {
@@ -61,11 +61,6 @@ bool IsRelu(const Node& node) {
 }
 
 bool IsConstantFloat(const Tensor* tensor) { return tensor && tensor->dtype() == DType::kFloat; }
-
-bool AllFinite(const Tensor& tensor) {
-  const std::vector<float> values = tensor.ToFloats();
-  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-}
 
 std::string WhyNoWeight(const Node& node) {
   const Value* weight = node.input(1);
@@ -354,7 +349,7 @@ std::string KeyOf(const Node& node) {
 bool HasFiniteWeights(const Node& node) {
   for (size_t i : {1, 2}) {
     const Tensor* tensor = node.constant_input(i);
-    if (tensor && IsFloating(tensor->dtype()) && !AllFinite(*tensor)) return false;
+    if (tensor && IsFloating(tensor->dtype()) && !AllFinite(tensor->ToFloats())) return false;
   }
   return true;
 }

@@ -12,7 +12,7 @@ namespace sparsefuse {
 namespace {
 
 constexpr double kSmallestLog = -5;  // s ≥ 2⁻⁵
-constexpr int64_t kBatch = 16;
+constexpr int64_t kOutputsBatch = 16;
 
 // A tensor with its producer and readers.
 struct Link {
@@ -76,7 +76,7 @@ std::vector<std::vector<float>> ChannelMagnitudes(const Model& model,
   const Session session(probe,
                         {.threads = context.threads, .operator_library = context.operator_library});
   std::vector<std::vector<float>> magnitudes(links.size());
-  ForEachBatch(session, *context.calibration, CalibrationSamples(context), kBatch, outputs,
+  ForEachBatch(session, *context.calibration, CalibrationSamples(context), kOutputsBatch, outputs,
                [&](std::span<const Tensor> values, std::span<const int64_t>) {
                  for (size_t i = 0; i < values.size(); ++i) {
                    const std::span<const float> part = values[i].data<float>();
@@ -89,7 +89,7 @@ std::vector<std::vector<float>> ChannelMagnitudes(const Model& model,
   return magnitudes;
 }
 
-bool IsDepthwise(const Node& conv) { return conv.constant_input(1)->dims()[1] == 1; }
+bool HasOneInput(const Node& conv) { return conv.constant_input(1)->dims()[1] == 1; }
 
 // Input `index` of the node, as floats through `scale(position)`, becomes a constant of its own.
 template <typename Scale>
@@ -149,7 +149,7 @@ int EqualizeChannels(Model& model, const std::set<std::string>& untouched, const
   for (size_t i = 0; i < links.size(); ++i) {
     const std::vector<Node*>& readers = links[i].readers;
     const bool depthwise =
-        std::all_of(readers.begin(), readers.end(), [](Node* n) { return IsDepthwise(*n); });
+        std::all_of(readers.begin(), readers.end(), [](Node* n) { return HasOneInput(*n); });
     const std::vector<float> factors = EqualizingFactors(magnitudes[i], depthwise ? 1.0 : 0.5);
     if (std::all_of(factors.begin(), factors.end(), [](float s) { return s == 1; })) continue;
     if (factors.size() != static_cast<size_t>(links[i].producer->constant_input(1)->dims()[0])) {

@@ -37,8 +37,8 @@ double Explained(const VectorXd& r, const VectorXd& estimate) {
   return all > 0 ? 1 - (r - estimate).squaredNorm() / all : 0;
 }
 
-// A candidate for the estimate; sketch [rows, K], no rows: ‖x‖.
-struct Candidate {
+// A candidate for the estimate: sketch [rows, K], no rows: ‖x‖.
+struct Sketched {
   MatrixXd sketch;
   Line line;
   double r_squared;
@@ -63,13 +63,13 @@ FittedGate FitGate(const ActivationRows& fit, const ActivationRows& select,
   const VectorXd r = moved.rowwise().norm(), wanted = (other * d.transpose()).rowwise().norm();
   if (!(r.maxCoeff() > 0)) return {};
   const auto try_sketch = [&](MatrixXd sketch) {
-    Candidate candidate{std::move(sketch), {}, 0, {}};
+    Sketched candidate{std::move(sketch), {}, 0, {}};
     candidate.line = FitLine(Sizes(x, candidate.sketch), r);
     candidate.estimates = candidate.line.At(Sizes(other, candidate.sketch));
     candidate.r_squared = Explained(wanted, candidate.estimates);
     return candidate;
   };
-  Candidate best = try_sketch(MatrixXd(0, inputs));
+  Sketched best = try_sketch(MatrixXd(0, inputs));
   if (best.r_squared < kEnoughExplained) {
     // moved = V·Λ^½·Uᵀ: the first rows of Uᵀ·d.
     const Eigenpairs pairs = SymmetricEigen(moved * moved.transpose());
@@ -81,7 +81,7 @@ FittedGate FitGate(const ActivationRows& fit, const ActivationRows& select,
          size = size < most ? std::min(2 * size, most) : most + 1) {
       const MatrixXd u = moved.transpose() * pairs.vectors.leftCols(size) *
                          pairs.values.head(size).cwiseSqrt().cwiseInverse().asDiagonal();
-      Candidate candidate = try_sketch(u.transpose() * d);
+      Sketched candidate = try_sketch(u.transpose() * d);
       if (candidate.r_squared > best.r_squared) best = std::move(candidate);
     }
   }

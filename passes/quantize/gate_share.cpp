@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kGateInput = 5;  // of nested operators (docs/formats.md)
 constexpr size_t kThreshold = 2;  // τ's place in it
-constexpr size_t kMostSamples = 128;
+constexpr size_t kMostGateSamples = 128;
 constexpr double kShares[] = {1, 0.75, 0.5, 0.25};
 
 void SetGates(Model& model, const std::vector<GatedLayer>& layers, double share) {
@@ -38,7 +38,7 @@ Finding ChooseGateShare(Model& model, const std::vector<GatedLayer>& layers, dou
                            .gate = std::move(gate)});
   };
   std::vector<int64_t> samples = context.splits.select;
-  if (samples.size() > kMostSamples) samples.resize(kMostSamples);
+  if (samples.size() > kMostGateSamples) samples.resize(kMostGateSamples);
   const Session reference = session("off");
   double flips = 0;
   for (const double part : kShares) {

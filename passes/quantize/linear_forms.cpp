@@ -18,13 +18,13 @@ namespace {
 constexpr double kUnmeasuredDensity = 0.7;
 
 // Of a layer's X.
-int64_t Rows(const Dims& shape) {
+int64_t RowsOf(const Dims& shape) {
   const int64_t rows =
       std::accumulate(shape.begin(), shape.end() - 1, int64_t{1}, std::multiplies<>());
   return std::max<int64_t>(1, rows);
 }
 
-struct Candidate {
+struct FormCandidate {
   LayerForm asked;
   LinearForm form = LinearForm::kFloat;
   bool sparse = false;
@@ -32,8 +32,8 @@ struct Candidate {
 };
 
 // The first is float.
-std::vector<Candidate> Candidates(const WeightKind& kind, Emit emit) {
-  std::vector<Candidate> candidates = {{}};
+std::vector<FormCandidate> Candidates(const WeightForm& kind, Emit emit) {
+  std::vector<FormCandidate> candidates = {{}};
   const bool int8 = kind.encoding == Encoding::kInt8;
   if (int8) {
     candidates.push_back(
@@ -55,16 +55,16 @@ std::vector<Candidate> Candidates(const WeightKind& kind, Emit emit) {
 }
 
 LinearChoice Choose(LatencyTable& table, const LayerShape& shape, std::span<const int64_t> rows,
-                    const WeightKind& kind, Emit emit) {
-  const std::vector<Candidate> candidates = Candidates(kind, emit);
+                    const WeightForm& kind, Emit emit) {
+  const std::vector<FormCandidate> candidates = Candidates(kind, emit);
   std::vector<LayerForm> forms;
-  for (const Candidate& candidate : candidates) forms.push_back(candidate.asked);
+  for (const FormCandidate& candidate : candidates) forms.push_back(candidate.asked);
   const FormChoice choice = ChooseForm(table, shape, rows, forms);
   std::vector<size_t> order(candidates.size() - 1);  // quantised ones, the fastest first
   std::iota(order.begin(), order.end(), size_t{1});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return choice.speedup[a] > choice.speedup[b]; });
-  const Candidate& best = candidates[order[0]];
+  const FormCandidate& best = candidates[order[0]];
   LinearChoice result{
       .form = best.form, .sparse = best.sparse, .speedup = choice.speedup[order[0]]};
   if (choice.form == 0 && kind.encoding == Encoding::kInt8) result.form = LinearForm::kFloat;
@@ -93,7 +93,7 @@ std::string_view FormName(LinearForm form) {
 
 std::vector<LayerForm> Int8Forms(Emit emit) {
   std::vector<LayerForm> forms;
-  for (const Candidate& candidate : Candidates({}, emit)) forms.push_back(candidate.asked);
+  for (const FormCandidate& candidate : Candidates({}, emit)) forms.push_back(candidate.asked);
   return forms;
 }
 
@@ -128,13 +128,13 @@ LinearChoice ReadChoice(const nlohmann::json& decision, LinearChoice otherwise) 
   return choice;
 }
 
-LinearChoice UnmeasuredChoice(const WeightKind& kind, Emit emit) {
+LinearChoice UnmeasuredChoice(const WeightForm& kind, Emit emit) {
   if (emit == Emit::kStandard) return {.form = LinearForm::kStandard};
   return {.form = LinearForm::kCustom, .sparse = kind.density <= kUnmeasuredDensity};
 }
 
 std::vector<LinearChoice> ChooseLinearForms(const std::vector<LinearLayer>& layers,
-                                            const std::vector<WeightKind>& kinds,
+                                            const std::vector<WeightForm>& kinds,
                                             const std::vector<std::vector<Dims>>& shapes,
                                             const Context& context) {
   LatencyTable table = MachineLatencies(
@@ -142,7 +142,7 @@ std::vector<LinearChoice> ChooseLinearForms(const std::vector<LinearLayer>& laye
   std::vector<LinearChoice> choices;
   for (size_t i = 0; i < layers.size(); ++i) {
     std::vector<int64_t> rows;
-    for (const std::vector<Dims>& batch : shapes) rows.push_back(Rows(batch[i]));
+    for (const std::vector<Dims>& batch : shapes) rows.push_back(RowsOf(batch[i]));
     const LayerShape shape{layers[i].inputs, layers[i].outputs, !layers[i].bias.empty()};
     choices.push_back(Choose(table, shape, rows, kinds[i], context.emit));
     context.progress("layer timing", static_cast<int64_t>(i) + 1,

@@ -26,7 +26,7 @@ std::string_view FormName(LinearForm form);  // "float", "standard", "custom"
 std::vector<LayerForm> Int8Forms(Emit emit);
 
 // What a layer's weight becomes, as far as speed is concerned.
-struct WeightKind {
+struct WeightForm {
   Encoding encoding = Encoding::kInt8;
   double density = 1;  // share of the quads that would be stored without zero blocks; 1: none
 };
@@ -47,13 +47,13 @@ nlohmann::json ToJson(const LinearChoice& choice);
 LinearChoice ReadChoice(const nlohmann::json& decision, LinearChoice otherwise);
 
 // What is taken where nothing is measured: always quantised.
-LinearChoice UnmeasuredChoice(const WeightKind& kind, Emit emit);
+LinearChoice UnmeasuredChoice(const WeightForm& kind, Emit emit);
 
 // One choice a layer, from the latency table of this machine for one thread. shapes[b][i]: the
 // shape of layer i's X in the b-th batch size. int8 has to be faster than float; what is narrower
 // was asked for because of its size and is only told how fast it is.
 std::vector<LinearChoice> ChooseLinearForms(const std::vector<LinearLayer>& layers,
-                                            const std::vector<WeightKind>& kinds,
+                                            const std::vector<WeightForm>& kinds,
                                             const std::vector<std::vector<Dims>>& shapes,
                                             const Context& context);
 

@@ -14,8 +14,8 @@
 namespace sparsefuse {
 namespace {
 
-constexpr size_t kMostSamples = 64;
-constexpr int64_t kBatch = 8;
+constexpr size_t kMostKlSamples = 64;
+constexpr int64_t kKlBatch = 8;
 
 bool HasWeights(const Node& node) {
   if (node.Is("Gather")) {
@@ -42,8 +42,8 @@ class Reference {
  public:
   Reference(const Model& model, const Context& context) : context_(context) {
     std::vector<int64_t> samples = context.splits.select;
-    if (samples.size() > kMostSamples) samples.resize(kMostSamples);
-    batches_ = MakeBatches(*context.calibration, samples, kBatch);
+    if (samples.size() > kMostKlSamples) samples.resize(kMostKlSamples);
+    batches_ = MakeBatches(*context.calibration, samples, kKlBatch);
     outputs_ = {model.graph().outputs().front()->name()};
     answers_ = RunBatches({model, batches_, outputs_}, context);
   }

@@ -20,8 +20,8 @@ using Eigen::VectorXd;
 
 constexpr int kMostMultiplier = 8;
 // Codes that max|w| is worth: from a little room above it to a little clipping (7·8 = 56).
-constexpr int kFewestSteps = 40;
-constexpr int kMostSteps = 72;
+constexpr int kFewestPackedSteps = 40;
+constexpr int kMostPackedSteps = 72;
 
 int8_t Nearest(double w, double step) {
   return RoundPlain({.encoding = Encoding::kInt4}, w / step, 128);
@@ -37,9 +37,9 @@ class Filter {
     float largest = 0;
     for (const float w : row_) largest = std::max(largest, std::fabs(w));
     multipliers_.assign((row_.size() + kNibbleBlock - 1) / kNibbleBlock, 1);
-    if (!(largest / kMostSteps >= std::numeric_limits<float>::min())) return;  // all zeros
+    if (!(largest / kMostPackedSteps >= std::numeric_limits<float>::min())) return;  // all zeros
     double least = std::numeric_limits<double>::infinity();
-    for (int steps = kFewestSteps; steps <= kMostSteps; ++steps) {
+    for (int steps = kFewestPackedSteps; steps <= kMostPackedSteps; ++steps) {
       const float scale = largest / static_cast<float>(steps);
       std::vector<uint8_t> multipliers;
       double error = 0;

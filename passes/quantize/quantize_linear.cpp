@@ -19,16 +19,10 @@
 #include "passes/quantize/linear_report.h"
 #include "passes/quantize/linear_store.h"
 #include "passes/quantize/linear_weights.h"
+#include "passes/quantize/rounding.h"
 
 namespace sparsefuse {
 namespace {
-
-bool AllFinite(std::span<const float> values) {
-  for (float v : values) {
-    if (!std::isfinite(v)) return false;
-  }
-  return true;
-}
 
 constexpr double kFewestZeroBlocks = 0.1;  // share from which on an index may pay
 
@@ -124,7 +118,7 @@ class LinearQuantizer {
     widths_ = ChooseWidths(model_, layers_, same_as_, tied_, widths, context_);
     for (size_t i = 0; i < layers_.size(); ++i) {
       const LinearLayer& layer = layers_[i];
-      WeightKind kind{.encoding = widths_[i].encoding};
+      WeightForm kind{.encoding = widths_[i].encoding};
       const std::vector<bool> zero =
           ZeroBlocks(std::span<const float>(layer.WeightRows()), layer.inputs, layer.outputs);
       const auto zeros = static_cast<double>(std::count(zero.begin(), zero.end(), true));
@@ -175,7 +169,7 @@ class LinearQuantizer {
   }
 
   void Choose() {
-    for (const WeightKind& kind : kinds_) choices_.push_back(UnmeasuredChoice(kind, context_.emit));
+    for (const WeightForm& kind : kinds_) choices_.push_back(UnmeasuredChoice(kind, context_.emit));
     nlohmann::json& decisions = context_.decisions["quantize"]["linear"];
     if (decisions.is_object()) {
       Replay(decisions);
@@ -332,7 +326,7 @@ class LinearQuantizer {
   std::vector<size_t> same_as_;  // the first layer with the same weight
   std::vector<bool> tied_;
   std::vector<LayerWidth> widths_;
-  std::vector<WeightKind> kinds_;
+  std::vector<WeightForm> kinds_;
   std::vector<LinearChoice> choices_;
   std::vector<LayerPlan> plans_;
   std::vector<QuantizedLayer> quantized_;

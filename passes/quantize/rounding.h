@@ -11,10 +11,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "kernels/linear/pack.h"
 
 namespace sparsefuse {
+
+// NaN and ±∞ have no code.
+inline bool AllFinite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
 
 // Whether the codes must be exact under `vpmaddubsw`, which adds two products of an unsigned and a
 // signed byte in 16 bits: then codes 2j and 2j+1 of a row with the same sign have |a| + |b| ≤ 128,

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <set>
 #include <string>
@@ -14,6 +13,7 @@
 #include "passes/quantize/convolution_plan.h"
 #include "passes/quantize/filter_cache.h"
 #include "passes/quantize/linear_weights.h"
+#include "passes/quantize/rounding.h"
 
 namespace sparsefuse {
 namespace {
@@ -128,11 +128,6 @@ class WeightStore {
   Builder builder_;
 };
 
-bool AllFinite(const Tensor& weight) {
-  const std::vector<float> values = weight.ToFloats();
-  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
-}
-
 }  // namespace
 
 void StoreFloatWeights(Model& model, const Context& context, const std::set<std::string>& packed,
@@ -146,7 +141,7 @@ void StoreFloatWeights(Model& model, const Context& context, const std::set<std:
     }
     const int64_t axis = OutputAxis(*node, *weight);
     Value* value = node->input(1);
-    if (axis < 0 || context.Excluded(*node) || !AllFinite(*weight)) continue;
+    if (axis < 0 || context.Excluded(*node) || !AllFinite(weight->ToFloats())) continue;
     if (!value->has_single_use() || value->is_graph_input()) {
       stats.Skip(*node, "weight has another use, so it stays stored in float");
       continue;

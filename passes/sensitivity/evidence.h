@@ -51,6 +51,7 @@ class Evidence {
   Metric MetricOf(const MatrixView& view);
   // Bytes of a matrix's Gram.
   static double GramBytes(const MatrixView& view);
+  static constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices held at a time
 
   StatisticsStore& store() { return store_; }
 

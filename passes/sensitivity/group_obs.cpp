@@ -14,7 +14,7 @@ namespace {
 
 using Eigen::Index;
 using Eigen::MatrixXd;
-using Rows = std::vector<Index>;
+using Indices = std::vector<Index>;
 
 // Multiplications that a level may spend on swaps: a fraction of a second.
 constexpr double kSwapBudget = 1e8;
@@ -59,9 +59,9 @@ class Survivors {
 
   // What each kept unit's removal would add to the error.
   void AddScores(std::vector<double>& scores) const {
-    std::vector<Rows> places = Places(scores.size());
+    std::vector<Indices> places = Places(scores.size());
     for (size_t unit = 0; unit < scores.size(); ++unit) {
-      const Rows& s = places[unit];
+      const Indices& s = places[unit];
       if (s.empty()) continue;
       scores[unit] += InverseForm(inverse_(s, s), refit_(s, Eigen::all));
     }
@@ -77,14 +77,14 @@ class Survivors {
       solved = inverse_ * damped_(rows_, gone_);
       gradient += damped_(gone_, rows_) * (weight_(rows_, Eigen::all) - refit_);
     }
-    std::vector<Rows> places(gains.size());
+    std::vector<Indices> places(gains.size());
     for (size_t i = 0; i < gone_.size(); ++i) {
       places[Unit(gone_[i])].push_back(static_cast<Index>(i));
     }
     for (size_t unit = 0; unit < gains.size(); ++unit) {
-      const Rows& r = places[unit];
+      const Indices& r = places[unit];
       if (r.empty()) continue;
-      Rows rows;
+      Indices rows;
       for (const Index i : r) rows.push_back(gone_[static_cast<size_t>(i)]);
       MatrixXd schur = damped_(rows, rows);
       if (!rows_.empty()) schur -= damped_(rows, rows_) * solved(Eigen::all, r);
@@ -94,7 +94,7 @@ class Survivors {
 
   // W_K −= H⁻¹_KS (H⁻¹_SS)⁻¹ W_S, H⁻¹_KK −= H⁻¹_KS (H⁻¹_SS)⁻¹ H⁻¹_SK
   void Remove(const std::vector<bool>& leaves) {
-    Rows s, k;
+    Indices s, k;
     for (Index i = 0; i < count(); ++i) {
       const int64_t unit = consumer_->unit_of[static_cast<size_t>(rows_[static_cast<size_t>(i)])];
       (unit >= 0 && leaves[static_cast<size_t>(unit)] ? s : k).push_back(i);
@@ -108,7 +108,7 @@ class Survivors {
       left.noalias() -= inverse_(k, s) * solved;
       inverse_ = std::move(left);
     }
-    Rows left;
+    Indices left;
     for (const Index i : k) left.push_back(rows_[static_cast<size_t>(i)]);
     for (const Index i : s) gone_.push_back(rows_[static_cast<size_t>(i)]);
     rows_ = std::move(left);
@@ -126,8 +126,8 @@ class Survivors {
     return static_cast<size_t>(consumer_->unit_of[static_cast<size_t>(row)]);
   }
   // Positions among the kept rows of each unit.
-  std::vector<Rows> Places(size_t units) const {
-    std::vector<Rows> places(units);
+  std::vector<Indices> Places(size_t units) const {
+    std::vector<Indices> places(units);
     for (Index i = 0; i < count(); ++i) {
       const Index row = rows_[static_cast<size_t>(i)];
       if (consumer_->unit_of[static_cast<size_t>(row)] >= 0) places[Unit(row)].push_back(i);
@@ -137,13 +137,13 @@ class Survivors {
 
   const ObsConsumer* consumer_;
   MatrixXd weight_, damped_;  // all rows
-  Rows rows_, gone_;
+  Indices rows_, gone_;
   MatrixXd inverse_, refit_;  // of rows_
 };
 
-class Builder {
+class LevelBuilder {
  public:
-  Builder(std::span<const ObsConsumer> consumers, int64_t units)
+  LevelBuilder(std::span<const ObsConsumer> consumers, int64_t units)
       : kept_(static_cast<size_t>(units), true) {
     for (const ObsConsumer& consumer : consumers) survivors_.emplace_back(consumer);
     Reset();
@@ -221,7 +221,7 @@ class Builder {
 
 std::vector<ObsLevel> BuildObsLevels(std::span<const ObsConsumer> consumers, int64_t units,
                                      std::span<const int64_t> counts, const ObsOptions& options) {
-  Builder builder(consumers, units);
+  LevelBuilder builder(consumers, units);
   std::vector<ObsLevel> levels;
   for (const int64_t count : counts) {
     builder.RemoveTo(count, options.batch);
@@ -236,7 +236,7 @@ std::vector<ObsLevel> BuildObsLevels(std::span<const ObsConsumer> consumers, int
 }
 
 MatrixXd ObsRefit(const ObsConsumer& consumer, std::span<const int64_t> kept) {
-  Rows rows, gone;
+  Indices rows, gone;
   for (size_t i = 0; i < consumer.unit_of.size(); ++i) {
     const int64_t unit = consumer.unit_of[i];
     const bool stays = unit < 0 || std::binary_search(kept.begin(), kept.end(), unit);

@@ -22,7 +22,6 @@ using Eigen::VectorXd;
 
 constexpr std::array<int64_t, 6> kBits = {8, 6, 5, 4, 3, 2};
 constexpr std::array<double, 3> kRankShares = {0.75, 0.5, 0.25};
-constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 
 struct Job {
   MatrixOptions* options;
@@ -149,7 +148,7 @@ std::vector<MatrixOptions> FindMatrixOptions(Evidence& evidence) {
             fmt::format("no ranks: {:.0f} rows of data for {} inputs", rows.count, view.inputs);
       }
       if (!Restore(evidence.store(), context.seed, options)) {
-        if (!jobs.empty() && bytes + Evidence::GramBytes(view) > kChunkBytes) {
+        if (!jobs.empty() && bytes + Evidence::GramBytes(view) > Evidence::kChunkBytes) {
           RunJobs(evidence, jobs);
           bytes = 0;
         }

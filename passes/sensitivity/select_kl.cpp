@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kMostSamples = 64;
 constexpr int64_t kMostAnswerBytes = int64_t{256} << 20;
-constexpr int64_t kBatch = 8;
+constexpr int64_t kKlBatch = 8;
 
 }  // namespace
 
@@ -22,7 +22,7 @@ SelectKl::SelectKl(const Model& teacher, const Context& context) : context_(cont
   const int64_t bytes = std::max<int64_t>(4, 4 * output_.elements_per_sample());
   const int64_t most = std::max(std::min(kMostAnswerBytes / bytes, kMostSamples), output_.batch);
   samples.resize(std::min(samples.size(), static_cast<size_t>(most)));
-  batches_ = MakeBatches(*context.calibration, samples, kBatch);
+  batches_ = MakeBatches(*context.calibration, samples, kKlBatch);
   for (std::vector<Tensor>& results : RunBatches({teacher, batches_, {output_.name}}, context)) {
     answers_.push_back(std::move(results[0]));
   }

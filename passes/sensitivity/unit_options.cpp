@@ -21,7 +21,6 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
 constexpr int64_t kLevels = 12;
-constexpr double kChunkBytes = 160.0 * (1 << 20);  // of Gram matrices at a time
 constexpr double kDisagreement = 3;
 // Of a set of units: how much of its loss is the sum of its units', which does not cancel
 // (reference §6.3).
@@ -230,7 +229,7 @@ void FindObsOptions(Evidence& evidence, std::span<ModuleOptions* const> modules)
     const Prunable& prunable = *module.prunable;
     if (!Restore(evidence.store(), StoredName(prunable, context.seed), module)) {
       const double own = GramBytes(prunable);
-      if (!jobs.empty() && bytes + own > kChunkBytes) {
+      if (!jobs.empty() && bytes + own > Evidence::kChunkBytes) {
         RunObsJobs(evidence, jobs);
         bytes = 0;
       }

@@ -19,7 +19,7 @@ using Eigen::Index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 
-constexpr Index kPanel = 128;   // inputs between two updates of all later ones
+constexpr Index kSpan = 128;    // inputs between two updates of all later ones
 constexpr double kForced = -1;  // less than any cost
 
 // Σ over the cell's outputs of g ‖L⁻¹ W_Q‖² for one row of cells. Q = inputs from `top` on.
@@ -186,13 +186,13 @@ void ChooseTwoOfFour(const MatrixXd& rows, const MatrixXd& upper, const ZeroMask
 }
 
 // The sweep itself, outputs as rows so that an input's weights lie together. choose(top, weights):
-// called for every kPanel inputs with their weights as they are by then.
+// called for every kSpan inputs with their weights as they are by then.
 MatrixXd RunSweep(const MatrixXd& weight, const MatrixXd& upper, const ZeroMask& zeros, Index step,
                   const std::function<void(Index top, const MatrixXd& rows)>& choose) {
   MatrixXd outputs = weight.transpose();
   const Index inputs = weight.rows();
-  for (Index top = 0; top < inputs; top += kPanel) {
-    const Index end = std::min(top + kPanel, inputs);
+  for (Index top = 0; top < inputs; top += kSpan) {
+    const Index end = std::min(top + kSpan, inputs);
     MatrixXd errors = MatrixXd::Zero(outputs.rows(), end - top);
     for (Index j = top; j < end; ++j) {
       if ((j - top) % step == 0) {
@@ -252,10 +252,10 @@ Swept Sweep(const MatrixXd& weight, const SweepFactor& factor, const SweepTask& 
   });
   // Of each panel of inputs, and each strip of outputs unless they compete.
   const bool compete = ColumnsCompete(task.pattern, grid.rows);
-  const Index panel_rows = kPanel / grid.depth, strips = compete ? 1 : grid.columns;
+  const Index panel_rows = kSpan / grid.depth, strips = compete ? 1 : grid.columns;
   Eigen::MatrixXi quota = Eigen::MatrixXi::Zero((grid.rows + panel_rows - 1) / panel_rows, strips);
   for (const auto& [r, c] : ChooseCells(alone, task)) ++quota(r / panel_rows, compete ? 0 : c);
-  swept.weight = RunSweep(weight, upper, swept.zeros, kPanel, [&](Index top, const MatrixXd& rows) {
+  swept.weight = RunSweep(weight, upper, swept.zeros, kSpan, [&](Index top, const MatrixXd& rows) {
     SweepTask part = task;
     part.forced = task.forced.middleRows(top, rows.rows());
     const CellGrid own = Cells(task.pattern.pattern, rows.rows(), rows.cols());
@@ -266,7 +266,7 @@ Swept Sweep(const MatrixXd& weight, const SweepFactor& factor, const SweepTask& 
     for (Index s = 0; s < strips; ++s) {
       Fill(zeros, own,
            Cheapest(compete ? CellsOf(0, own.rows, 0, own.columns) : CellsOf(0, own.rows, s, 1),
-                    costs, quota(top / kPanel, s)));
+                    costs, quota(top / kSpan, s)));
     }
     swept.zeros.middleRows(top, rows.rows()) = zeros;
   });
@@ -274,7 +274,7 @@ Swept Sweep(const MatrixXd& weight, const SweepFactor& factor, const SweepTask& 
 }
 
 MatrixXd SweepGiven(const MatrixXd& weight, const SweepFactor& factor, const ZeroMask& zeros) {
-  return RunSweep(weight, factor.upper, zeros, kPanel, [](Index, const MatrixXd&) {});
+  return RunSweep(weight, factor.upper, zeros, kSpan, [](Index, const MatrixXd&) {});
 }
 
 Swept DropLeast(const MatrixXd& weight, const VectorXd& x, const SweepTask& task) {

@@ -71,7 +71,7 @@ TEST_CASE("coarse weights that make up for those before them lose less", "[large
   CHECK(anchored.Kl(Reading::kFull) < 0.85 * alone.Kl(Reading::kFull));
 }
 
-TEST_CASE("zero blocks stay zero in weights that are solved anew") {
+TEST_CASE("zero blocks stay zero in weights that are solved anew", "[large]") {
   test::Demo demo(40);
   const std::optional<MatrixView> view = AsMatrix(*Product(demo.model, 4));
   REQUIRE(view);

@@ -32,7 +32,7 @@ double ZeroBlocks(const Model& model) {
 const nlohmann::json kSome = {"node_MatMul_47", "node_MatMul_5*", "node_MatMul_67",
                               "node_MatMul_101", "node_MatMul_103"};
 
-TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
+TEST_CASE("blocks with feedback cost less than half of blocks by magnitude", "[large]") {
   test::Demo demo(40);
   const auto sparse = [&](const char* method) {
     return demo.After("sparsify", {{"sparsity", 0.5},
@@ -47,7 +47,7 @@ TEST_CASE("blocks with feedback cost less than half of blocks by magnitude") {
   CHECK(demo.Kl(repaired) < 0.5 * demo.Kl(plain));
 }
 
-TEST_CASE("zeros are the same bytes with one thread and two, in any order of units") {
+TEST_CASE("zeros are the same bytes with one thread and two, in any order of units", "[large]") {
   test::Demo demo(12);
   const nlohmann::json settings = {
       {"sparsity", 0.3}, {"of", {"node_MatMul_5*"}}, {"permute", true}};
