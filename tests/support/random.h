@@ -8,6 +8,8 @@
 #include <random>
 #include <vector>
 
+#include "onnx_io/tensor.h"
+
 namespace sparsefuse::test {
 
 inline std::vector<float> NormalValues(int64_t count, uint32_t seed, float deviation = 1) {
@@ -16,6 +18,10 @@ inline std::vector<float> NormalValues(int64_t count, uint32_t seed, float devia
   std::vector<float> values(static_cast<size_t>(count));
   for (float& v : values) v = normal(random);
   return values;
+}
+
+inline Tensor NormalTensor(const Dims& dims, uint32_t seed, float deviation = 1) {
+  return Tensor::Of(dims, NormalValues(*ElementCount(dims), seed, deviation));
 }
 
 inline Eigen::MatrixXd NormalMatrix(Eigen::Index rows, Eigen::Index columns, uint32_t seed) {

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "tests/support/catch.h"
+
 namespace sparsefuse::test {
 
 namespace fs = std::filesystem;
@@ -47,6 +49,12 @@ void WriteFile(const fs::path& path, std::string_view bytes) {
   std::ofstream out(path, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   if (!out) throw std::runtime_error("cannot write " + path.string());
+}
+
+bool Contains(const std::string& text, std::string_view part) {
+  const bool found = text.find(part) != std::string::npos;
+  if (!found) UNSCOPED_INFO(text << "\n  lacks: " << part);
+  return found;
 }
 
 fs::path CacheHome() {

@@ -34,6 +34,9 @@ class TempDir {
 std::string ReadFile(const std::filesystem::path& path);
 void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 
+// When it does not, a failing assertion around the call shows the text.
+bool Contains(const std::string& text, std::string_view part);
+
 // $XDG_CACHE_HOME of the programs that this process runs: what they remember lasts as long as it.
 std::filesystem::path CacheHome();
 

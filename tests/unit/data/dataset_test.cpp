@@ -11,6 +11,7 @@
 
 #include "onnx_io/text.h"
 #include "tests/support/catch.h"
+#include "tests/support/dataset.h"
 #include "tests/support/npy_files.h"
 #include "tests/support/support.h"
 
@@ -18,8 +19,9 @@ namespace sparsefuse {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Counting;
+using test::MakeDataset;
 using test::NpyBytes;
-using test::NpzBytes;
 using test::TempDir;
 using test::WriteFile;
 using test::ZipBytes;
@@ -27,20 +29,6 @@ using test::ZipBytes;
 Model WithInputs(const std::string& inputs) {
   return ModelFromText("<ir_version: 8, opset_import: [\"\" : 17]> g (" + inputs +
                        ") => (int64[K] shape) { shape = Shape(x) }");
-}
-
-Tensor Counting(Dims dims) {
-  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
-  return Tensor::Of(std::move(dims), values);
-}
-
-using Arrays = std::vector<std::pair<std::string, Tensor>>;
-
-Dataset LoadNpz(const Model& model, const Arrays& arrays) {
-  const TempDir dir;
-  WriteFile(dir / "data.npz", NpzBytes(arrays));
-  return Dataset::Load(dir / "data.npz", model);
 }
 
 // "CODE: message; hint" of the error, with the temporary directory left out.
@@ -58,8 +46,8 @@ std::string ErrorOf(const std::function<void()>& load) {
   return "accepted";
 }
 
-std::string NpzError(const Model& model, const Arrays& arrays) {
-  return ErrorOf([&] { LoadNpz(model, arrays); });
+std::string NpzError(const Model& model, const Feeds& arrays) {
+  return ErrorOf([&] { MakeDataset(model, arrays); });
 }
 
 const Tensor& Feed(const Feeds& feeds, const std::string& name) {
@@ -70,9 +58,9 @@ const Tensor& Feed(const Feeds& feeds, const std::string& name) {
 }
 
 TEST_CASE("samples are gathered by index") {
-  const Dataset data =
-      LoadNpz(WithInputs("float[N,3] x"),
-              {{"x", Counting({5, 3})}, {"label", Tensor::Of<int64_t>({5}, {10, 11, 12, 13, 14})}});
+  const Dataset data = MakeDataset(
+      WithInputs("float[N,3] x"),
+      {{"x", Counting({5, 3})}, {"label", Tensor::Of<int64_t>({5}, {10, 11, 12, 13, 14})}});
   CHECK(data.size() == 5);
   CHECK(data.fixed_batch() == 0);
   CHECK(data.has_labels());
@@ -91,7 +79,7 @@ TEST_CASE("samples are gathered by index") {
 }
 
 TEST_CASE("a model of fixed batch 1 takes [samples, rest]") {
-  const Dataset data = LoadNpz(WithInputs("float[1,2,2] x"), {{"x", Counting({3, 2, 2})}});
+  const Dataset data = MakeDataset(WithInputs("float[1,2,2] x"), {{"x", Counting({3, 2, 2})}});
   CHECK(data.fixed_batch() == 1);
   CHECK(data.size() == 3);
   const std::vector<int64_t> one = {2};
@@ -100,8 +88,8 @@ TEST_CASE("a model of fixed batch 1 takes [samples, rest]") {
 }
 
 TEST_CASE("a larger fixed batch drops the rest and says so") {
-  const Dataset data =
-      LoadNpz(WithInputs("float[4,1] x"), {{"x", Counting({10, 1})}, {"label", Counting({10})}});
+  const Dataset data = MakeDataset(WithInputs("float[4,1] x"),
+                                   {{"x", Counting({10, 1})}, {"label", Counting({10})}});
   CHECK(data.fixed_batch() == 4);
   CHECK(data.size() == 8);
   CHECK(data.labels().dims() == Dims{8});
@@ -115,9 +103,9 @@ TEST_CASE("a larger fixed batch drops the rest and says so") {
 TEST_CASE("inputs that belong to a sample as a whole") {
   // A recurrent state's first axis is no batch, and a scalar has none.
   const Model model = WithInputs("float[1,4] x, float[2,1,3] state, int64 rate");
-  const Dataset data = LoadNpz(model, {{"x", Counting({2, 4})},
-                                       {"state", Counting({2, 2, 1, 3})},
-                                       {"rate", Tensor::Of<int64_t>({2}, {16000, 8000})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({2, 4})},
+                                           {"state", Counting({2, 2, 1, 3})},
+                                           {"rate", Tensor::Of<int64_t>({2}, {16000, 8000})}});
   CHECK(data.fixed_batch() == 1);
   const std::vector<int64_t> second = {1};
   const Feeds feeds = data.Gather(second);
@@ -143,7 +131,7 @@ TEST_CASE("an input with a default value is optional") {
   const Model model = ModelFromText(
       "<ir_version: 8, opset_import: [\"\" : 17]> g (float[N,2] x, float[2] w) => (float[N,2] y) "
       "<float[2] w = {1, 2}> { y = Mul(x, w) }");
-  CHECK(LoadNpz(model, {{"x", Counting({3, 2})}}).size() == 3);
+  CHECK(MakeDataset(model, {{"x", Counting({3, 2})}}).size() == 3);
 }
 
 TEST_CASE("names that do not fit are errors that name the nearest") {
@@ -195,8 +183,8 @@ TEST_CASE("shapes that do not fit show what is expected") {
 }
 
 TEST_CASE("a symbol with two lengths is a warning") {
-  const Dataset data = LoadNpz(WithInputs("float[N,S] x, float[N,S] y"),
-                               {{"x", Counting({2, 3})}, {"y", Counting({2, 4})}});
+  const Dataset data = MakeDataset(WithInputs("float[N,S] x, float[N,S] y"),
+                                   {{"x", Counting({2, 3})}, {"y", Counting({2, 4})}});
   REQUIRE(data.warnings.size() == 2);
   CHECK(data.warnings[1] == "dimension \"S\" is 3 in array \"x\" and 4 in array \"y\"");
 }

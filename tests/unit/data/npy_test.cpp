@@ -6,10 +6,12 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/npy_files.h"
+#include "tests/support/support.h"
 
 namespace sparsefuse {
 namespace {
 
+using test::Contains;
 using test::NpyBytes;
 
 ByteReader From(const std::string& bytes) {
@@ -41,10 +43,6 @@ std::string Refusal(const std::string& bytes) {
     return error.message;
   }
   return "accepted";
-}
-
-bool Contains(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
 }
 
 TEST_CASE("each numeric type is read as it is") {

@@ -9,19 +9,14 @@
 #include "onnx_io/reader.h"
 #include "onnx_io/text.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
+#include "tests/support/dataset.h"
 #include "tests/support/support.h"
 
 namespace sparsefuse {
 namespace {
 
-using test::TempDir;
-
-Dataset Load(const Model& model, const std::vector<std::pair<std::string, Tensor>>& arrays) {
-  const TempDir dir;
-  test::WriteFile(dir / "data.npz", test::NpzBytes(arrays));
-  return Dataset::Load(dir / "data.npz", model);
-}
+using test::Counting;
+using test::MakeDataset;
 
 std::vector<int64_t> All(const Dataset& data) {
   std::vector<int64_t> samples(static_cast<size_t>(data.size()));
@@ -29,17 +24,11 @@ std::vector<int64_t> All(const Dataset& data) {
   return samples;
 }
 
-Tensor Counting(Dims dims) {
-  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
-  std::iota(values.begin(), values.end(), 0.0f);
-  return Tensor::Of(std::move(dims), values);
-}
-
 TEST_CASE("batches cover the samples once, in order") {
   const Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
 g (float[N,2] x) => (float[N,2] y) { y = Neg(x) })");
   const Session session(model, {});
-  const Dataset data = Load(model, {{"x", Counting({7, 2})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({7, 2})}});
   const std::vector<int64_t> samples = {6, 0, 1, 5, 3};
   std::vector<float> seen;
   std::vector<size_t> sizes;
@@ -59,7 +48,7 @@ TEST_CASE("a fixed batch is filled up and cut off again") {
 g (float[4,1] x) => (float[4,1] y, float sum)
 { y = Neg(x) sum = ReduceSum<keepdims = 0>(x) })");
   const Session session(model, {});
-  const Dataset data = Load(model, {{"x", Counting({8, 1})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({8, 1})}});
   const std::vector<int64_t> samples = {7, 2, 3, 4, 5, 6};
   std::vector<float> seen, sums;
   ForEachBatch(session, data, samples, 100, {},
@@ -78,7 +67,7 @@ TEST_CASE("a failing batch names its samples") {
   const Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
 g (int64[N,1] x) => (float[N,1] y) <float[3] table = {1, 2, 3}> { y = Gather(table, x) })");
   const Session session(model, {});
-  const Dataset data = Load(model, {{"x", Tensor::Of<int64_t>({6, 1}, {0, 1, 2, 0, 9, 1})}});
+  const Dataset data = MakeDataset(model, {{"x", Tensor::Of<int64_t>({6, 1}, {0, 1, 2, 0, 9, 1})}});
   const auto ignore = [](std::span<const Tensor>, std::span<const int64_t>) {};
   for (const int64_t batch : {1, 2}) {
     try {
@@ -107,8 +96,9 @@ TEST_CASE("the metric comes from the output that fits the labels") {
   const Model model = Classifier(2.5), other = Classifier(4.5);
   const Session reference(model, {}), candidate(other, {});
   // x = 0 … 7; right answers of the reference: all but sample 7.
-  const Dataset data = Load(model, {{"x", Counting({8, 1})},
-                                    {"label", Tensor::Of<int64_t>({8}, {0, 0, 0, 1, 1, 1, 1, 0})}});
+  const Dataset data = MakeDataset(
+      model,
+      {{"x", Counting({8, 1})}, {"label", Tensor::Of<int64_t>({8}, {0, 0, 0, 1, 1, 1, 1, 0})}});
   std::vector<int64_t> progress;
   const EvaluateOptions options{.batch = 3, .progress = [&](int64_t done, int64_t total) {
                                   CHECK(total == 8);
@@ -133,7 +123,7 @@ TEST_CASE("the metric comes from the output that fits the labels") {
 TEST_CASE("without labels only distances are taken") {
   const Model model = Classifier(2.5);
   const Session session(model, {});
-  const Dataset data = Load(model, {{"x", Counting({8, 1})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({8, 1})}});
   CHECK(EvaluateModel(session, data, All(data)).metric == TaskMetric::kNone);
   const Comparison comparison = CompareModels(session, session, data, All(data));
   CHECK(comparison.reference_score.metric == TaskMetric::kNone);
@@ -146,7 +136,7 @@ TEST_CASE("a result without an output of the original is not verified") {
   const Model less = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
 g (float[N,1] x) => (float[N,1] hidden) { hidden = Neg(x) })");
   const Session reference(model, {}), candidate(less, {});
-  const Dataset data = Load(model, {{"x", Counting({2, 1})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({2, 1})}});
   try {
     CompareModels(reference, candidate, data, All(data));
     FAIL("accepted");
@@ -162,7 +152,7 @@ g (float[N,2] x) => (float sum, float[K] flat)
 <int64[1] shape = {-1}>
 { sum = ReduceSum<keepdims = 0>(x) flat = Reshape(x, shape) })");
   const Session session(model, {});
-  const Dataset data = Load(model, {{"x", Counting({6, 2})}});
+  const Dataset data = MakeDataset(model, {{"x", Counting({6, 2})}});
   const Comparison comparison = CompareModels(session, session, data, All(data), {.batch = 4});
   CHECK(comparison.outputs[0].distances.samples == 2);
   CHECK(comparison.outputs[1].distances.samples == 2);

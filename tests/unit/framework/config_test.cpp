@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "tests/support/catch.h"
+#include "tests/support/error_of.h"
 #include "tests/support/support.h"
 
 namespace sparsefuse {
@@ -10,14 +11,8 @@ namespace {
 
 using nlohmann::json;
 
-std::string ErrorOf(std::string_view text) {
-  try {
-    ParseConfig(text, "p.json", "/models");
-  } catch (const UserError& error) {
-    CHECK(error.code == ErrorCode::kConfig);
-    return error.Line();
-  }
-  return "no error";
+std::string ConfigError(std::string_view text) {
+  return test::ErrorOf(ErrorCode::kConfig, [&] { ParseConfig(text, "p.json", "/models"); });
 }
 
 TEST_CASE("a whole configuration is read") {
@@ -126,7 +121,7 @@ TEST_CASE("wrong configurations are refused with the place and the remedy") {
   };
   for (const Case& c : cases) {
     INFO(c.text);
-    CHECK(ErrorOf(c.text) == c.line);
+    CHECK(ConfigError(c.text) == c.line);
   }
 }
 
@@ -135,13 +130,13 @@ TEST_CASE("text that is not JSON is refused with line and column") {
     INFO(line);
     CHECK(line.substr(0, start.size()) == start);
   };
-  starts_with(ErrorOf(""), "p.json: line 1, column 1: not valid JSON: ");
-  starts_with(ErrorOf("{\n  \"seed\" 1\n}"), "p.json: line 2, column 10: not valid JSON: ");
-  starts_with(ErrorOf("{\"seed\": 1,}"), "p.json: line 1, column 12: not valid JSON: ");
-  starts_with(ErrorOf("{} {}"), "p.json: line 1, column 4: not valid JSON: ");
-  starts_with(ErrorOf("{\"a\": \"\xff\"}"), "p.json: line 1, column 8: not valid JSON: ");
-  starts_with(ErrorOf("{\"seed\": NaN}"), "p.json: line 1, column 10: not valid JSON: ");
-  starts_with(ErrorOf("{\"threads\": 1e999}"), "p.json: not valid JSON: number overflow");
+  starts_with(ConfigError(""), "p.json: line 1, column 1: not valid JSON: ");
+  starts_with(ConfigError("{\n  \"seed\" 1\n}"), "p.json: line 2, column 10: not valid JSON: ");
+  starts_with(ConfigError("{\"seed\": 1,}"), "p.json: line 1, column 12: not valid JSON: ");
+  starts_with(ConfigError("{} {}"), "p.json: line 1, column 4: not valid JSON: ");
+  starts_with(ConfigError("{\"a\": \"\xff\"}"), "p.json: line 1, column 8: not valid JSON: ");
+  starts_with(ConfigError("{\"seed\": NaN}"), "p.json: line 1, column 10: not valid JSON: ");
+  starts_with(ConfigError("{\"threads\": 1e999}"), "p.json: not valid JSON: number overflow");
 }
 
 TEST_CASE("nesting is bounded") {
@@ -151,8 +146,8 @@ TEST_CASE("nesting is bounded") {
            std::string(size_t(levels - 2), ']') + "}}";
   };
   CHECK_NOTHROW(ParseConfig(nested(64), "p.json", {}));
-  CHECK(ErrorOf(nested(65)).find("nested deeper than 64 levels") != std::string::npos);
-  CHECK(ErrorOf(std::string(100000, '[')).find("nested deeper") != std::string::npos);
+  CHECK(ConfigError(nested(65)).find("nested deeper than 64 levels") != std::string::npos);
+  CHECK(ConfigError(std::string(100000, '[')).find("nested deeper") != std::string::npos);
 }
 
 TEST_CASE("configuration files that cannot be read") {

@@ -4,6 +4,7 @@
 
 #include "onnx_io/error.h"
 #include "tests/support/catch.h"
+#include "tests/support/error_of.h"
 
 namespace sparsefuse {
 namespace {
@@ -30,14 +31,8 @@ const ParamSpec& Spec() {
 
 Params Parse(const char* text) { return Params::Parse(Spec(), json::parse(text), "$.passes[1]"); }
 
-std::string ErrorOf(const char* text) {
-  try {
-    Parse(text);
-  } catch (const UserError& error) {
-    CHECK(error.code == ErrorCode::kConfig);
-    return error.Line();
-  }
-  return "no error";
+std::string ParamsError(const char* text) {
+  return test::ErrorOf(ErrorCode::kConfig, [&] { Parse(text); });
 }
 
 TEST_CASE("absent parameters have their defaults") {
@@ -67,7 +62,7 @@ TEST_CASE("given parameters are read and written back") {
 TEST_CASE("an unset number is null, both ways") {
   CHECK(Parse("{}").ToJson()["limit"].is_null());
   CHECK(std::isnan(Parse(R"({"limit": null})").Double("limit")));
-  CHECK(ErrorOf(R"({"ratio": null})") ==
+  CHECK(ParamsError(R"({"ratio": null})") ==
         "$.passes[1].ratio: expected a number from 0 to 1, got null");
 }
 
@@ -108,7 +103,7 @@ TEST_CASE("wrong values are errors that name the place, the value and what is al
   };
   for (const Case& c : cases) {
     INFO(c.text);
-    CHECK(ErrorOf(c.text) == c.line);
+    CHECK(ParamsError(c.text) == c.line);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "onnx_io/text.h"
 #include "tests/support/catch.h"
+#include "tests/support/error_of.h"
 #include "tests/support/support.h"
 
 namespace sparsefuse {
@@ -81,14 +82,8 @@ struct Fixture {
   }
 };
 
-std::string ErrorOf(Fixture& fixture, const std::vector<PassInfo>& infos, ErrorCode code) {
-  try {
-    fixture.Run(infos);
-  } catch (const UserError& error) {
-    CHECK(error.code == code);
-    return error.Line();
-  }
-  return "no error";
+std::string RunError(Fixture& fixture, const std::vector<PassInfo>& infos, ErrorCode code) {
+  return test::ErrorOf(code, [&] { fixture.Run(infos); });
 }
 
 TEST_CASE("honest passes run in order and are reported") {
@@ -138,13 +133,13 @@ TEST_CASE("a lie about a large weight is found as well") {
 
 TEST_CASE("broken numbers, signatures and structure are verification errors that name the pass") {
   Fixture numbers, signature, structure;
-  CHECK(ErrorOf(numbers, {Info<DoNothing>("nothing"), Info<BreakNumbers>("breaker")},
-                ErrorCode::kVerify)
+  CHECK(RunError(numbers, {Info<DoNothing>("nothing"), Info<BreakNumbers>("breaker")},
+                 ErrorCode::kVerify)
             .find("pass 2/2 breaker: output \"y\": differs from the original's by ") == 0);
-  CHECK(ErrorOf(signature, {Info<BreakSignature>("breaker")}, ErrorCode::kVerify)
+  CHECK(RunError(signature, {Info<BreakSignature>("breaker")}, ErrorCode::kVerify)
             .find("pass 1/1 breaker: output 1: the pass broke the graph: was \"nothing\", is "
                   "\"h\"") == 0);
-  CHECK(ErrorOf(structure, {Info<MakeCycle>("breaker")}, ErrorCode::kVerify)
+  CHECK(RunError(structure, {Info<MakeCycle>("breaker")}, ErrorCode::kVerify)
             .find("the pass broke the graph: ") != std::string::npos);
 }
 
@@ -155,16 +150,16 @@ TEST_CASE("exactness is that of the least exact pass so far") {
       {Info<BreakNumbers>("lossy", Exactness::kLossy), Info<BreakNumbers>("lossless")}));
   // One that changed nothing does not loosen what follows.
   Fixture strict;
-  CHECK(ErrorOf(strict,
-                {Info<DoNothing>("lossy", Exactness::kLossy), Info<BreakNumbers>("lossless")},
-                ErrorCode::kVerify)
+  CHECK(RunError(strict,
+                 {Info<DoNothing>("lossy", Exactness::kLossy), Info<BreakNumbers>("lossless")},
+                 ErrorCode::kVerify)
             .find("pass 2/2 lossless") == 0);
 }
 
 TEST_CASE("errors of a pass name the pass and keep their place") {
   Fixture user, internal;
-  CHECK(ErrorOf(user, {Info<DoNothing>("a"), Info<ThrowUserError>("b"), Info<DoNothing>("c")},
-                ErrorCode::kUnsupported) == "pass 2/3 b: node \"h\" (MatMul): cannot");
+  CHECK(RunError(user, {Info<DoNothing>("a"), Info<ThrowUserError>("b"), Info<DoNothing>("c")},
+                 ErrorCode::kUnsupported) == "pass 2/3 b: node \"h\" (MatMul): cannot");
   try {
     internal.Run({Info<ThrowInternalError>("b")});
     FAIL("no error");
@@ -185,7 +180,7 @@ TEST_CASE("models that the engine cannot run are checked in structure only") {
   CHECK(reports[0].verification.basis == Basis::kNothing);
   CHECK(std::string(reports[0].verification.Level()) == "structure");
   CHECK_FALSE(reports[0].verification.reason.empty());
-  CHECK(ErrorOf(fixture, {Info<BreakSignature>("seen")}, ErrorCode::kVerify) != "no error");
+  CHECK_FALSE(RunError(fixture, {Info<BreakSignature>("seen")}, ErrorCode::kVerify).empty());
 }
 
 TEST_CASE("dumps are numbered, and written before the checks") {
@@ -212,14 +207,14 @@ TEST_CASE("dumps are numbered, and written before the checks") {
 TEST_CASE("dumps that cannot be") {
   Fixture unknown;
   unknown.options.dump_after = "nothin";
-  CHECK(ErrorOf(unknown, {Info<DoNothing>("nothing")}, ErrorCode::kUsage) ==
+  CHECK(RunError(unknown, {Info<DoNothing>("nothing")}, ErrorCode::kUsage) ==
         "--dump-after: no pass of this pipeline is called \"nothin\"; did you mean \"nothing\"?");
   const test::TempDir directory;
   test::WriteFile(directory / "file", "");
   Fixture blocked;
   blocked.options.dump_after = "all";
   blocked.options.dump_directory = directory / "file";
-  CHECK(ErrorOf(blocked, {Info<DoNothing>("nothing")}, ErrorCode::kWrite)
+  CHECK(RunError(blocked, {Info<DoNothing>("nothing")}, ErrorCode::kWrite)
             .find("the dump cannot be written") != std::string::npos);
 }
 

@@ -13,6 +13,7 @@ namespace sparsefuse {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Contains;
 using test::ErrorOf;
 
 using Entries = std::vector<std::pair<std::string, std::string>>;
@@ -55,12 +56,6 @@ struct Box {
   test::TempDir dir;
   fs::path root;
 };
-
-bool Contains(const std::string& text, std::string_view part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) UNSCOPED_INFO(text << "\n  lacks: " << part);
-  return found;
-}
 
 }  // namespace
 

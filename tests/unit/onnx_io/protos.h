@@ -12,21 +12,9 @@
 #include "onnx/onnx-ml.pb.h"
 #include "onnx_io/reader.h"
 #include "tests/support/catch.h"
+#include "tests/support/error_of.h"
 
 namespace sparsefuse::test {
-
-// Runs `action`, which must throw a UserError with this code, and returns its Line().
-template <typename Action>
-std::string ErrorOf(ErrorCode code, const Action& action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    CHECK(ErrorName(error.code) == ErrorName(code));
-    return error.Line();
-  }
-  FAIL_CHECK("no error, expected " << ErrorName(code));
-  return {};
-}
 
 inline void SetType(onnx::ValueInfoProto& info, std::string_view name,
                     std::vector<int64_t> dims = {4}) {

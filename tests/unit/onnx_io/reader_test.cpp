@@ -18,17 +18,12 @@ namespace sparsefuse {
 namespace {
 
 using test::AddNode;
+using test::Contains;
 using test::ErrorOf;
 using test::LoadError;
 
 std::string BytesError(ErrorCode code, const std::string& bytes) {
   return ErrorOf(code, [&] { ReadModelFromBytes(test::AsBytes(bytes)); });
-}
-
-bool Contains(const std::string& text, std::string_view part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) UNSCOPED_INFO(text << "\n  lacks: " << part);
-  return found;
 }
 
 std::string Varint(uint64_t value) {

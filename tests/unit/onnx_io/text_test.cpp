@@ -7,6 +7,8 @@
 namespace sparsefuse {
 namespace {
 
+using test::Contains;
+
 constexpr const char* kText = R"(<
    ir_version: 9,
    opset_import: ["" : 17,"d" : 1],
@@ -27,12 +29,6 @@ F <alpha>(a) => (b)
    b = LeakyRelu <alpha: float = @alpha> (a)
 }
 )";
-
-bool Contains(const std::string& text, std::string_view part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) UNSCOPED_INFO(text << "\n  lacks: " << part);
-  return found;
-}
 
 }  // namespace
 

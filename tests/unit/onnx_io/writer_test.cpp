@@ -21,13 +21,8 @@ namespace sparsefuse {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Contains;
 using test::ErrorOf;
-
-bool Contains(const std::string& text, std::string_view part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) UNSCOPED_INFO(text << "\n  lacks: " << part);
-  return found;
-}
 
 std::set<std::string> Listing(const fs::path& directory) {
   std::set<std::string> names;

@@ -18,7 +18,7 @@ using test::Drawn;
 using test::ParseGraph;
 using test::RandomFeeds;
 
-std::vector<int64_t> Counts(int64_t units) {
+std::vector<int64_t> KeptCounts(int64_t units) {
   std::vector<int64_t> counts = {units - 1, units / 2, 1};
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
   return counts;
@@ -44,12 +44,12 @@ TEST_CASE("every module of every family, alone and with all others, equals the m
       const Feeds feeds = RandomFeeds(model, seed);
       std::vector<Keep> all;
       for (const Module& module : structure.modules) {
-        for (const int64_t count : Counts(module.units)) {
+        for (const int64_t count : KeptCounts(module.units)) {
           INFO(family.name << ": " << count << " of " << module.units << " " << Name(module.kind));
           const Keep keep{&module, Drawn(module.units, count, seed)};
           CheckUnits(model, std::vector{keep}, feeds);
         }
-        const int64_t count = Counts(module.units)[seed % Counts(module.units).size()];
+        const int64_t count = KeptCounts(module.units)[seed % KeptCounts(module.units).size()];
         all.push_back({&module, Drawn(module.units, count, seed)});
       }
       INFO(family.name << ": all modules");

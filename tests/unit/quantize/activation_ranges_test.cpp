@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <random>
 
 #include "tests/support/catch.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
@@ -19,14 +19,6 @@ ActivationHistogram HistogramOf(const std::vector<float>& values) {
   histogram.Count(all.first(half));
   histogram.Count(all.subspan(half));
   return histogram;
-}
-
-std::vector<float> NormalValues(size_t count, float deviation) {
-  std::mt19937 random(7);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(count);
-  for (float& v : values) v = normal(random);
-  return values;
 }
 
 double CodingError(const std::vector<float>& values, const Range& range) {
@@ -112,7 +104,7 @@ TEST_CASE("exact zeros count in percentiles") {
 }
 
 TEST_CASE("the least-squares range beats the whole range and comes near the best of a fine grid") {
-  std::vector<float> values = NormalValues(200000, 1);
+  std::vector<float> values = test::NormalValues(200000, 7);
   values.push_back(8);
   values.push_back(-8);
   const Range range = ChooseRange(HistogramOf(values), RangeMethod::kMse);

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <random>
 
-#include "onnx_io/text.h"
 #include "passes/engine/engine.h"
 #include "tests/support/catch.h"
+#include "tests/support/models.h"
 
 namespace sparsefuse {
 namespace {
+
+using test::ModelWith;
 
 std::vector<float> UniformValues(size_t count, uint32_t seed, float low, float high) {
   std::mt19937 random(seed);
@@ -25,16 +27,8 @@ Tensor Uniform(const Dims& dims, uint32_t seed, float low = -1, float high = 1) 
   return Tensor::Of(dims, UniformValues(CountOf(dims), seed, low, high));
 }
 
-// Initializers named in the text get real values.
-Model Parse(const std::string& text, const std::vector<std::pair<std::string, Tensor>>& values) {
-  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]> )" + text);
-  for (const auto& [name, tensor] : values) {
-    model.graph().FindValue(name)->set_initializer(tensor);
-  }
-  return model;
-}
-
-Tensor RunOn(const Model& model, const Tensor& x, bool optimize) {
+// Without our operators.
+Tensor RunStandard(const Model& model, const Tensor& x, bool optimize) {
   const Session session(model, {.threads = 1, .operator_library = {}, .optimize = optimize});
   return session.Run({{"x", x}}).front();
 }
@@ -64,7 +58,7 @@ struct Emitted {
   std::vector<ActivationCode> codes;  // by group
 };
 
-Emitted Emit(const Model& model, const Tensor& x, const EmitOptions& options = {}) {
+Emitted EmitOn(const Model& model, const Tensor& x, const EmitOptions& options = {}) {
   Emitted emitted{model.Clone(), {}, {}};
   const Context context;
   const ConvolutionPlan plan = PlanConvolutions(emitted.model.graph(), context);
@@ -136,23 +130,24 @@ TEST_CASE("the engine's fused kernels give the sums that the codes stand for") {
     std::string type;
     for (int64_t d : shape.x) type += (type.empty() ? "" : ",") + std::to_string(d);
     const Model model =
-        Parse("g (float[" + type +
-                  "] x) => (float[] y) <float[1] w = {0}, "
-                  "float[1] b = {0}> { y = Conv" +
-                  std::string(shape.attributes) + "(x, w, b) }",
-              {{"w", Tensor::Of(shape.w, weights)}, {"b", Uniform({shape.w[0]}, ++seed)}});
+        ModelWith(17,
+                  "g (float[" + type +
+                      "] x) => (float[] y) <float[1] w = {0}, "
+                      "float[1] b = {0}> { y = Conv" +
+                      std::string(shape.attributes) + "(x, w, b) }",
+                  {{"w", Tensor::Of(shape.w, weights)}, {"b", Uniform({shape.w[0]}, ++seed)}});
     std::vector<float> inputs = UniformValues(CountOf(shape.x), ++seed, 0, 1);
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (i % 3) inputs[i] = 1;
     }
     const Tensor x = Tensor::Of(shape.x, inputs);
-    const Emitted emitted = Emit(model, x);
+    const Emitted emitted = EmitOn(model, x);
     CHECK(OperatorCounts(emitted.model) ==
           std::map<std::string, int>{{"Conv", 1}, {"DequantizeLinear", 4}, {"QuantizeLinear", 2}});
-    const Tensor fused = RunOn(emitted.model, x, true);
+    const Tensor fused = RunStandard(emitted.model, x, true);
     const float step = std::max(emitted.codes[0].scale, emitted.codes[1].scale);
-    CHECK(LargestDifference(fused, RunOn(emitted.model, x, false)) <= 1.01 * step);
-    CHECK(SqnrDb(RunOn(model, x, false), fused) > 35);
+    CHECK(LargestDifference(fused, RunStandard(emitted.model, x, false)) <= 1.01 * step);
+    CHECK(SqnrDb(RunStandard(model, x, false), fused) > 35);
   }
 }
 
@@ -160,10 +155,11 @@ TEST_CASE("the engine's fused kernels give the sums that the codes stand for") {
 TEST_CASE("a convolution on codes is the sum of its integer products") {
   const Dims dims = {5, 3, 3, 3};
   const Tensor weight = Uniform(dims, 1), bias = Uniform({5}, 2), x = Uniform({1, 3, 6, 6}, 3);
-  const Model model = Parse(
-      "g (float[1,3,6,6] x) => (float[1,5,4,4] y) <float[1] w = {0}, float[1] b = {0}> "
-      "{ c = Conv(x, w, b) y = Relu(c) }",
-      {{"w", weight}, {"b", bias}});
+  const Model model =
+      ModelWith(17,
+                "g (float[1,3,6,6] x) => (float[1,5,4,4] y) <float[1] w = {0}, float[1] b = {0}> "
+                "{ c = Conv(x, w, b) y = Relu(c) }",
+                {{"w", weight}, {"b", bias}});
   Model copy = model.Clone();
   const Context context;
   const ConvolutionPlan plan = PlanConvolutions(copy.graph(), context);
@@ -175,7 +171,7 @@ TEST_CASE("a convolution on codes is the sum of its integer products") {
   const QuantizedFilters quantized = filters.Get(*model.graph().Nodes()[0], 3);
   EmitConvolutions(copy, plan, codes, filters, {});
   const std::span<const float> real = x.data<float>();
-  const Tensor result = RunOn(copy, x, true);
+  const Tensor result = RunStandard(copy, x, true);
   const std::span<const float> y = result.data<float>();
   for (int m = 0; m < 5; ++m) {
     const double scale = static_cast<double>(in.scale) * quantized.scales[static_cast<size_t>(m)];
@@ -197,19 +193,19 @@ TEST_CASE("a convolution on codes is the sum of its integer products") {
 }
 
 TEST_CASE("a channel of zeros changes nothing") {
-  const Model model = Parse(
-      "g (float[2,3,8,8] x) => (float[2,16,8,8] y) <float[1] w = {0}> "
-      "{ c = Conv<pads = [1,1,1,1]>(x, w) y = Tanh(c) }",
-      {{"w", Uniform({16, 3, 3, 3}, 1)}});
+  const Model model = ModelWith(17,
+                                "g (float[2,3,8,8] x) => (float[2,16,8,8] y) <float[1] w = {0}> "
+                                "{ c = Conv<pads = [1,1,1,1]>(x, w) y = Tanh(c) }",
+                                {{"w", Uniform({16, 3, 3, 3}, 1)}});
   const Tensor x = Uniform({2, 3, 8, 8}, 2, -0.5, 1);  // zero point ≠ 0
-  const Emitted plain = Emit(model, x);
-  const Emitted padded = Emit(model, x, {.pad_channels = true, .corrections = {}});
+  const Emitted plain = EmitOn(model, x);
+  const Emitted padded = EmitOn(model, x, {.pad_channels = true, .corrections = {}});
   CHECK(OperatorCounts(plain.model)["Pad"] == 0);
   CHECK(OperatorCounts(padded.model)["Pad"] == 1);
-  const Tensor reference = RunOn(model, x, true);
-  CHECK(SqnrDb(reference, RunOn(padded.model, x, true)) > 30);
+  const Tensor reference = RunStandard(model, x, true);
+  CHECK(SqnrDb(reference, RunStandard(padded.model, x, true)) > 30);
   // Pairs are other ones, so codes may differ, but no more than rounding does.
-  CHECK(SqnrDb(RunOn(plain.model, x, true), RunOn(padded.model, x, true)) > 30);
+  CHECK(SqnrDb(RunStandard(plain.model, x, true), RunStandard(padded.model, x, true)) > 30);
 }
 
 constexpr const char* kNet = R"(
@@ -237,21 +233,22 @@ constexpr const char* kNet = R"(
   })";
 
 Model Net() {
-  return Parse(kNet, {{"w0", Uniform({8, 3, 3, 3}, 1)},
-                      {"b0", Uniform({8}, 2)},
-                      {"w1", Uniform({8, 8, 3, 3}, 3, -0.3f, 0.3f)},
-                      {"w2", Uniform({8, 8, 1, 1}, 4)},
-                      {"wd", Uniform({8, 1, 3, 3}, 5)},
-                      {"wg", Uniform({64, 10}, 6, -0.3f, 0.3f)},
-                      {"bg", Uniform({1, 10}, 7)},
-                      {"wh", Uniform({7, 10}, 8, -0.2f, 0.2f)},
-                      {"bh", Uniform({7}, 9)}});
+  return ModelWith(17, kNet,
+                   {{"w0", Uniform({8, 3, 3, 3}, 1)},
+                    {"b0", Uniform({8}, 2)},
+                    {"w1", Uniform({8, 8, 3, 3}, 3, -0.3f, 0.3f)},
+                    {"w2", Uniform({8, 8, 1, 1}, 4)},
+                    {"wd", Uniform({8, 1, 3, 3}, 5)},
+                    {"wg", Uniform({64, 10}, 6, -0.3f, 0.3f)},
+                    {"bg", Uniform({1, 10}, 7)},
+                    {"wh", Uniform({7, 10}, 8, -0.2f, 0.2f)},
+                    {"bh", Uniform({7}, 9)}});
 }
 
 TEST_CASE("a whole network keeps its outputs, by name, order and value") {
   const Model model = Net();
   const Tensor x = Uniform({2, 3, 12, 12}, 10);
-  const Emitted emitted = Emit(model, x);
+  const Emitted emitted = EmitOn(model, x);
   std::map<std::string, int> counts = OperatorCounts(emitted.model);
   CHECK(counts["Relu"] == 0);
   CHECK(counts["Clip"] == 0);
@@ -281,10 +278,10 @@ TEST_CASE("corrections are added to biases, also where there was none") {
   const Tensor x = Uniform({2, 3, 12, 12}, 10);
   EmitOptions options;
   options.corrections["c1"] = std::vector<float>(8, 3.0f);  // no bias of its own
-  const Tensor plain = RunOn(Emit(model, x).model, x, true);
-  const Tensor shifted = RunOn(Emit(model, x, options).model, x, true);
+  const Tensor plain = RunStandard(EmitOn(model, x).model, x, true);
+  const Tensor shifted = RunStandard(EmitOn(model, x, options).model, x, true);
   CHECK(LargestDifference(plain, shifted) > 0.01);
-  const Emitted emitted = Emit(model, x, options);
+  const Emitted emitted = EmitOn(model, x, options);
   const std::string output = emitted.emission.products[1].output;
   CHECK(emitted.emission.products[1].key == "c1");
   const std::vector<std::string> names = {output};
@@ -298,11 +295,12 @@ TEST_CASE("corrections are added to biases, also where there was none") {
 }
 
 TEST_CASE("convolutions that share a weight share its codes") {
-  const Model model = Parse(
-      "g (float[1,16,6,6] x) => (float[1,16,6,6] y) <float[1] w = {0}> "
-      "{ c = Conv<pads = [1,1,1,1]>(x, w) d = Conv<pads = [1,1,1,1]>(c, w) y = Tanh(d) }",
-      {{"w", Uniform({16, 16, 3, 3}, 1, -0.1f, 0.1f)}});
-  const Emitted emitted = Emit(model, Uniform({1, 16, 6, 6}, 2));
+  const Model model =
+      ModelWith(17,
+                "g (float[1,16,6,6] x) => (float[1,16,6,6] y) <float[1] w = {0}> "
+                "{ c = Conv<pads = [1,1,1,1]>(x, w) d = Conv<pads = [1,1,1,1]>(c, w) y = Tanh(d) }",
+                {{"w", Uniform({16, 16, 3, 3}, 1, -0.1f, 0.1f)}});
+  const Emitted emitted = EmitOn(model, Uniform({1, 16, 6, 6}, 2));
   int codes = 0;
   for (const Value* value : emitted.model.graph().Initializers()) {
     codes += value->initializer()->dtype() == DType::kInt8 && value->initializer()->rank() == 4;

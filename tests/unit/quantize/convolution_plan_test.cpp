@@ -11,8 +11,8 @@ namespace sparsefuse {
 namespace {
 
 // One-channel convolutions `Conv(·, w)` with a 1×1 filter: a plan looks at structure only.
-Model Parse(const std::string& body, const std::string& outputs = "float[N,1,4,4] y",
-            const std::string& extra = "") {
+Model OneChannel(const std::string& body, const std::string& outputs = "float[N,1,4,4] y",
+                 const std::string& extra = "") {
   return ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
       g (float[N,1,4,4] x) => ()" +
                        outputs + R"() <
@@ -28,7 +28,7 @@ class Planned {
  public:
   explicit Planned(const std::string& body, const std::string& outputs = "float[N,1,4,4] y",
                    const std::set<std::string>& keep_float = {})
-      : model_(Parse(body, outputs)),
+      : model_(OneChannel(body, outputs)),
         plan_(PlanConvolutions(model_.graph(), context_, keep_float)) {}
 
   // "Conv:c Relu…" in plan order: operator and output, "=" in front of moves, "~" behind floats.
@@ -200,7 +200,7 @@ TEST_CASE("nodes kept in float are left out, and what depends on them") {
 TEST_CASE("why a convolution stays in float") {
   Context context;
   const auto why = [&](const std::string& body, const std::string& extra = "") {
-    const Model model = Parse(body, "float[N,1,4,4] y", extra);
+    const Model model = OneChannel(body, "float[N,1,4,4] y", extra);
     for (const Node* node : model.graph().Nodes()) {
       if (node->Is("Conv")) return WhyFloat(*node, context);
     }
@@ -219,7 +219,7 @@ TEST_CASE("why a convolution stays in float") {
 }
 
 TEST_CASE("infinite weights are found") {
-  Model model = Parse("y = Conv(x, w, b)");
+  Model model = OneChannel("y = Conv(x, w, b)");
   CHECK(HasFiniteWeights(*model.graph().Nodes()[0]));
   model.graph().FindValue("w")->set_initializer(
       Tensor::Of({1, 1, 1, 1}, std::vector<float>{std::numeric_limits<float>::infinity()}));
@@ -227,7 +227,7 @@ TEST_CASE("infinite weights are found") {
 }
 
 std::string NamesOfVariants(const std::string& body, const std::string& outputs) {
-  Model model = Parse(body, outputs);
+  Model model = OneChannel(body, outputs);
   Context context;
   std::string names;
   for (const ConvolutionVariant& variant : ListVariants(model.graph(), context, {})) {

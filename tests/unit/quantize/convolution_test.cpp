@@ -2,49 +2,37 @@
 
 #include <cmath>
 #include <limits>
-#include <random>
 #include <set>
 
-#include "onnx_io/text.h"
 #include "onnx_io/writer.h"
 #include "passes/engine/evaluate.h"
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/convolution_plan.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
+#include "tests/support/models.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
-Tensor Normal(const Dims& dims, uint32_t seed, float deviation = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
-  for (float& v : values) v = normal(random);
-  return Tensor::Of(dims, values);
-}
+using test::NormalTensor;
 
 // Three convolutions and a classifier over data of its own. `opset` and `body` can be replaced.
-struct Fixture {
-  explicit Fixture(const std::string& body =
-                       "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "
-                       "d = Conv<pads = [1,1,1,1]>(r, w1) a = Add(r, d) s = Relu(a) "
-                       "e = Conv(s, w2) p = GlobalAveragePool(e) y = Flatten(p)",
-                   int opset = 17)
-      : teacher(ModelFromText("<ir_version: 8, opset_import: [\"\" : " + std::to_string(opset) +
-                              "]> g (float[N,3,8,8] x) => (float[N,6] y) <float[1] w0 = {0}, "
-                              "float[1] b0 = {0}, float[1] w1 = {0}, float[1] w2 = {0}> {" +
-                              body + "}")) {
-    Set("w0", Normal({8, 3, 3, 3}, 1, 0.3f));
-    Set("b0", Normal({8}, 2));
-    Set("w1", Normal({8, 8, 3, 3}, 3, 0.1f));
-    Set("w2", Normal({6, 8, 1, 1}, 4));
-    test::WriteFile(dir / "x.npy", test::NpyBytes(Normal({40, 3, 8, 8}, 5)));
-    data = Dataset::Load(dir.path(), teacher);
-    context.teacher = &teacher;
-    context.calibration = &data;
-    context.splits = MakeSplits(data.size(), 0);
+struct ThreeConvolutions {
+  explicit ThreeConvolutions(const std::string& body =
+                                 "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "
+                                 "d = Conv<pads = [1,1,1,1]>(r, w1) a = Add(r, d) s = Relu(a) "
+                                 "e = Conv(s, w2) p = GlobalAveragePool(e) y = Flatten(p)",
+                             int opset = 17)
+      : teacher(test::ModelWith(opset,
+                                "g (float[N,3,8,8] x) => (float[N,6] y) <float[1] w0 = {0}, "
+                                "float[1] b0 = {0}, float[1] w1 = {0}, float[1] w2 = {0}> {" +
+                                    body + "}",
+                                {{"w0", NormalTensor({8, 3, 3, 3}, 1, 0.3f)},
+                                 {"b0", NormalTensor({8}, 2)},
+                                 {"w1", NormalTensor({8, 8, 3, 3}, 3, 0.1f)},
+                                 {"w2", NormalTensor({6, 8, 1, 1}, 4)}})) {
     context.measure = false;
   }
 
@@ -73,15 +61,15 @@ struct Fixture {
     return reasons;
   }
 
-  test::TempDir dir;
   Model teacher;
-  Dataset data;
-  Context context;
+  test::Calibration calibration{teacher, {{"x", NormalTensor({40, 3, 8, 8}, 5)}}};
+  const Dataset& data = calibration.data;
+  Context& context = calibration.context;
   PassStats stats;
 };
 
 TEST_CASE("convolutions become int8 and stay close") {
-  Fixture fixture;
+  ThreeConvolutions fixture;
   const Model student = fixture.Run();
   REQUIRE(fixture.stats.findings.size() == 3);
   CHECK(fixture.stats.findings[0].subject == "c");
@@ -94,7 +82,7 @@ TEST_CASE("convolutions become int8 and stay close") {
 }
 
 TEST_CASE("filters of 32 weights and more become int4, rounded on what they read") {
-  Fixture fixture;
+  ThreeConvolutions fixture;
   const Model int8 = fixture.Run();
   const Model int4 = fixture.Run({.packed = true});
   REQUIRE(fixture.stats.findings.size() == 3);
@@ -116,7 +104,7 @@ TEST_CASE("filters of 32 weights and more become int4, rounded on what they read
 }
 
 TEST_CASE("every convolution that stays in float has its reason") {
-  Fixture fixture;
+  ThreeConvolutions fixture;
   SECTION("no data") {
     fixture.context.calibration = nullptr;
     CHECK(fixture.Reasons() ==
@@ -129,13 +117,13 @@ TEST_CASE("every convolution that stays in float has its reason") {
   }
   SECTION("activations that are not finite") {
     fixture.Set("b0", Tensor::Of({8}, std::vector<float>(8, 3e38f)));
-    fixture.Set("w0", Normal({8, 3, 3, 3}, 1, 1e38f));
+    fixture.Set("w0", NormalTensor({8, 3, 3, 3}, 1, 1e38f));
     CHECK(fixture.Reasons().find("has NaN or infinite values") != std::string::npos);
   }
 }
 
 TEST_CASE("weights that are not finite leave only their own convolution in float") {
-  Fixture fixture(
+  ThreeConvolutions fixture(
       "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "
       "d = Conv<pads = [1,1,1,1]>(r, w1) e = Conv(r, w2) p = GlobalAveragePool(e) "
       "q = GlobalAveragePool(d) y = Flatten(p)");
@@ -150,29 +138,30 @@ TEST_CASE("weights that are not finite leave only their own convolution in float
 }
 
 TEST_CASE("old opsets, subgraphs, ConvTranspose and quantised models are left alone") {
-  CHECK(Fixture("c = Conv<pads = [1,1,1,1]>(x, w0, b0) e = Conv(c, w2) p = GlobalAveragePool(e) "
-                "y = Flatten(p)",
-                12)
+  CHECK(ThreeConvolutions(
+            "c = Conv<pads = [1,1,1,1]>(x, w0, b0) e = Conv(c, w2) p = GlobalAveragePool(e) "
+            "y = Flatten(p)",
+            12)
             .Reasons()
             .find("c: opset 12 has no per-channel DequantizeLinear, 13 has") == 0);
-  CHECK(Fixture("c = Conv<pads = [1,1,1,1]>(x, w0, b0) s = Constant<value_float = 0.1>() "
-                "z = Constant<value = uint8 {0}>() q = QuantizeLinear(c, s, z) "
-                "f = DequantizeLinear(q, s, z) e = Conv(f, w2) p = GlobalAveragePool(e) "
-                "y = Flatten(p)")
+  CHECK(ThreeConvolutions("c = Conv<pads = [1,1,1,1]>(x, w0, b0) s = Constant<value_float = 0.1>() "
+                          "z = Constant<value = uint8 {0}>() q = QuantizeLinear(c, s, z) "
+                          "f = DequantizeLinear(q, s, z) e = Conv(f, w2) p = GlobalAveragePool(e) "
+                          "y = Flatten(p)")
             .Reasons() == "c: the model is quantised already | e: the model is quantised already");
-  Fixture nested(
+  ThreeConvolutions nested(
       "t = Constant<value = bool {1}>() c = If(t) <then_branch = then () => "
       "(float[N,8,8,8] u) { u = Conv<pads = [1,1,1,1]>(x, w0, b0) }, else_branch = "
       "other () => (float[N,8,8,8] v) { v = Conv<pads = [1,1,1,1]>(x, w0) }> "
       "e = ConvTranspose(c, w2) p = GlobalAveragePool(e) y = Flatten(p)");
-  nested.Set("w2", Normal({8, 6, 1, 1}, 4));
+  nested.Set("w2", NormalTensor({8, 6, 1, 1}, 4));
   CHECK(nested.Reasons() ==
         "e: ONNX Runtime has no 8-bit ConvTranspose | u: in a subgraph or function | "
         "v: in a subgraph or function");
 }
 
 TEST_CASE("bias correction makes channel means right") {
-  Fixture fixture;
+  ThreeConvolutions fixture;
   const auto quantise = [&](const Corrections& corrections) {
     Model model = fixture.teacher.Clone();
     const ConvolutionPlan plan = PlanConvolutions(model.graph(), fixture.context);

@@ -14,7 +14,7 @@ using Eigen::VectorXd;
 using test::NormalValues;
 
 // Of inputs that have much in common.
-MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {
+MatrixXd MixedGram(int64_t inputs, uint32_t seed) {
   const int64_t samples = 4 * inputs, sources = inputs / 3;
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
@@ -53,7 +53,7 @@ TEST_CASE("descent ends where no code of its own gains, below where it began") {
   const int64_t inputs = 40, outputs = 34;
   const std::vector<float> rows = NormalValues(inputs * outputs, 1);
   const WeightRowsView weight{rows, inputs, outputs};
-  const MatrixXd h = CorrelatedGram(inputs, 2);
+  const MatrixXd h = MixedGram(inputs, 2);
   const MatrixXd factor = FeedbackFactor(Decompose(h));
   for (const RoundingRule rule : {RoundingRule{.encoding = Encoding::kInt4},
                                   RoundingRule{.encoding = Encoding::kNested4, .share8 = 0.5},
@@ -93,7 +93,7 @@ TEST_CASE("zero blocks and outputs of zeros stay") {
   }
   for (int64_t k = 0; k < inputs; ++k) rows[static_cast<size_t>(35 * inputs + k)] = 0;
   const WeightRowsView weight{rows, inputs, outputs};
-  const MatrixXd h = CorrelatedGram(inputs, 4);
+  const MatrixXd h = MixedGram(inputs, 4);
   const RoundingRule rule{.encoding = Encoding::kInt4};
   const CellScales scales = AbsmaxScales(weight, inputs, rule.encoding);
   std::vector<int8_t> codes = RoundWeights(weight, scales, rule, nullptr, 1);

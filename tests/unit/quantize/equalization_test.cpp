@@ -1,35 +1,32 @@
 #include "passes/quantize/equalization.h"
 
 #include <cmath>
-#include <random>
 
-#include "onnx_io/text.h"
 #include "passes/engine/engine.h"
 #include "passes/quantize/activation_ranges.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
+#include "tests/support/models.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
+using test::NormalTensor;
+
 // Deviation of filter m: spread^m, so that channels differ.
 Tensor Weights(const Dims& dims, uint32_t seed, double spread) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
+  std::vector<float> values = test::NormalValues(*ElementCount(dims), seed);
   const size_t filter = values.size() / static_cast<size_t>(dims[0]);
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] =
-        normal(random) * static_cast<float>(std::pow(spread, static_cast<double>(i / filter)));
+    values[i] *= static_cast<float>(std::pow(spread, static_cast<double>(i / filter)));
   }
   return Tensor::Of(dims, values);
 }
 
 // A dense, a depthwise, a grouped and a dense convolution, and a tensor that is given out.
-Model Net() {
-  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 17]>
-    g (float[N,3,6,6] x) => (float[N,4,6,6] y, float[N,4,6,6] given) <
+Model FourConvolutions() {
+  return test::ModelWith(17, R"(g (float[N,3,6,6] x) => (float[N,4,6,6] y, float[N,4,6,6] given) <
       float[1] w0 = {0}, float[1] b0 = {0}, float[1] wd = {0}, float[1] bd = {0},
       float[1] wg = {0}, float[1] w1 = {0}> {
       c0 = Conv(x, w0, b0)
@@ -39,31 +36,16 @@ Model Net() {
       e = Conv<group = 2>(rd, wg)
       given = Relu(e)
       y = Conv(given, w1)
-    })");
-  const auto set = [&](const char* name, const Tensor& tensor) {
-    model.graph().FindValue(name)->set_initializer(tensor);
-  };
-  set("w0", Weights({4, 3, 1, 1}, 1, 2));
-  set("b0", Tensor::Of({4}, std::vector<float>(4, 1.0f)));
-  set("wd", Weights({4, 1, 1, 1}, 3, 2));
-  set("bd", Tensor::Of({4}, std::vector<float>(4, 1.0f)));
-  set("wg", Weights({4, 2, 1, 1}, 5, 1));
-  set("w1", Weights({4, 4, 1, 1}, 6, 1));
-  return model;
+    })",
+                         {{"w0", Weights({4, 3, 1, 1}, 1, 2)},
+                          {"b0", Tensor::Of({4}, std::vector<float>(4, 1.0f))},
+                          {"wd", Weights({4, 1, 1, 1}, 3, 2)},
+                          {"bd", Tensor::Of({4}, std::vector<float>(4, 1.0f))},
+                          {"wg", Weights({4, 2, 1, 1}, 5, 1)},
+                          {"w1", Weights({4, 4, 1, 1}, 6, 1)}});
 }
 
-struct Fixture {
-  explicit Fixture(const Model& model) {
-    test::WriteFile(dir / "x.npy", test::NpyBytes(Weights({5, 3, 6, 6}, 9, 1)));
-    data = Dataset::Load(dir.path(), model);
-    context.teacher = &model;
-    context.calibration = &data;
-    context.splits = MakeSplits(data.size(), 0);
-  }
-  test::TempDir dir;
-  Dataset data;
-  Context context;
-};
+Feeds Samples() { return {{"x", NormalTensor({5, 3, 6, 6}, 9)}}; }
 
 float ChannelRatio(const Model& model, const std::string& tensor, const Feeds& feeds) {
   const std::vector<std::string> names = {tensor};
@@ -80,12 +62,12 @@ float ChannelRatio(const Model& model, const std::string& tensor, const Feeds& f
 }
 
 TEST_CASE("equalised channels are alike and the outputs the same") {
-  const Model original = Net();
-  Fixture fixture(original);
+  const Model original = FourConvolutions();
+  test::Calibration calibration(original, Samples());
   Model model = original.Clone();
-  CHECK(EqualizeChannels(model, {}, fixture.context) == 2);  // not the tensor that is given out
+  CHECK(EqualizeChannels(model, {}, calibration.context) == 2);  // not the tensor that is given out
   Verify(model);
-  const Feeds feeds = fixture.data.Gather(fixture.context.splits.fit);
+  const Feeds feeds = calibration.data.Gather(calibration.context.splits.fit);
   const std::vector<Tensor> a = Session(original, {.optimize = false}).Run(feeds);
   const std::vector<Tensor> b = Session(model, {.optimize = false}).Run(feeds);
   for (size_t i = 0; i < 2; ++i) {
@@ -102,10 +84,10 @@ TEST_CASE("equalised channels are alike and the outputs the same") {
 }
 
 TEST_CASE("untouched nodes keep their weights") {
-  const Model original = Net();
-  Fixture fixture(original);
+  const Model original = FourConvolutions();
+  test::Calibration calibration(original, Samples());
   Model model = original.Clone();
-  CHECK(EqualizeChannels(model, {"d"}, fixture.context) == 0);
+  CHECK(EqualizeChannels(model, {"d"}, calibration.context) == 0);
   CHECK(model.graph().FindValue("w0")->constant()->SharesBytesWith(
       *original.graph().FindValue("w0")->constant()));
 }

@@ -18,7 +18,7 @@ using Eigen::MatrixXd;
 using test::NormalValues;
 
 // Mean of x·xᵀ of inputs that depend on each other and differ in size.
-MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {
+MatrixXd UnevenGram(int64_t inputs, uint32_t seed) {
   const int64_t rows = 3 * inputs;
   const std::vector<float> values = NormalValues(rows * inputs, seed);
   MatrixXd x = Eigen::Map<const Eigen::MatrixXf>(values.data(), rows, inputs).cast<double>();
@@ -113,7 +113,7 @@ TEST_CASE("error feedback is that of explicit inverses, across panels of inputs 
   const int64_t inputs = 134, outputs = 35;
   const std::vector<float> rows = NormalValues(inputs * outputs, 2);
   const WeightRowsView weight{rows, inputs, outputs};
-  const MatrixXd h = CorrelatedGram(inputs, 3);
+  const MatrixXd h = UnevenGram(inputs, 3);
   const double damping = Decompose(h).damping;
   const MatrixXd damped = h + damping * MatrixXd::Identity(inputs, inputs);
   const MatrixXd factor = FeedbackFactor(Decompose(h));
@@ -149,7 +149,7 @@ TEST_CASE("feedback lowers the error on inputs that depend on each other") {
   const int64_t inputs = 160, outputs = 40;
   const std::vector<float> rows = NormalValues(inputs * outputs, 5);
   const WeightRowsView weight{rows, inputs, outputs};
-  const MatrixXd h = CorrelatedGram(inputs, 6);
+  const MatrixXd h = UnevenGram(inputs, 6);
   const MatrixXd factor = FeedbackFactor(Decompose(h));
   for (const Encoding encoding :
        {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1, Encoding::kNested4}) {
@@ -173,7 +173,7 @@ TEST_CASE("bounded pairs stay bounded under feedback") {
   std::vector<float> rows = NormalValues(inputs * outputs, 7);
   for (size_t i = 0; i < rows.size(); i += 3) rows[i] = rows[i] > 0 ? 3.0f : -3.0f;
   const WeightRowsView weight{rows, inputs, outputs};
-  const MatrixXd factor = FeedbackFactor(Decompose(CorrelatedGram(inputs, 8)));
+  const MatrixXd factor = FeedbackFactor(Decompose(UnevenGram(inputs, 8)));
   for (const Encoding encoding : {Encoding::kInt8, Encoding::kNested1}) {
     const RoundingRule rule{.encoding = encoding, .bound = PairBound::kAvx2};
     const CellScales scales = AbsmaxScales(weight, inputs, encoding);
@@ -207,7 +207,7 @@ TEST_CASE("zero blocks stay zero, and what they miss is fed forward") {
   const std::vector<bool> found = ZeroBlocks(std::span<const float>(rows), inputs, outputs);
   CHECK(std::count(found.begin(), found.end(), true) == 3);
   CHECK((found[3] && found[17 + 16] && found[34]));
-  const MatrixXd factor = FeedbackFactor(Decompose(CorrelatedGram(inputs, 10)));
+  const MatrixXd factor = FeedbackFactor(Decompose(UnevenGram(inputs, 10)));
   for (const Encoding encoding : {Encoding::kInt8, Encoding::kInt4, Encoding::kNested4}) {
     const CellScales scales = AbsmaxScales(weight, inputs, encoding);
     const std::vector<int8_t> codes =

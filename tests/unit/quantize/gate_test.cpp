@@ -4,24 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "kernels/linear/gate.h"
-#include "onnx_io/text.h"
 #include "passes/quantize/quantize_linear.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
+#include "tests/support/models.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
+using test::NormalTensor;
+
 ActivationRows NormalRows(Eigen::Index rows, Eigen::Index columns, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  ActivationRows x(rows, columns);
-  for (Eigen::Index i = 0; i < x.size(); ++i) x.data()[i] = normal(random);
-  return x;
+  const std::vector<float> values = test::NormalValues(rows * columns, seed);
+  return Eigen::Map<const ActivationRows>(values.data(), rows, columns);
 }
 
 std::span<const float> Flat(const ActivationRows& rows) {
@@ -93,24 +91,12 @@ TEST_CASE("no gate without rows, or where both readings agree") {
 }
 
 TEST_CASE("gates give way until few answers change") {
-  Model original = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 18]>
-      g (float[n,48] x) => (float[n,10] y) <float[1] w1 = {0}, float[1] w2 = {0}>
-      { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) })");
-  const auto weight = [&](const char* name, int64_t rows, int64_t columns, uint32_t seed) {
-    const ActivationRows values = NormalRows(rows, columns, seed);
-    original.graph().FindValue(name)->set_initializer(
-        Tensor::Of<float>({rows, columns}, Flat(values)));
-  };
-  weight("w1", 48, 64, 1);
-  weight("w2", 64, 16, 2);
-  original.graph().outputs()[0]->set_type(std::nullopt);
-  const test::TempDir folder;
-  const ActivationRows x = NormalRows(400, 48, 3);
-  test::WriteFile(folder / "x.npy", test::NpyBytes(Tensor::Of<float>({400, 48}, Flat(x))));
-  const Dataset data = Dataset::Load(folder.path(), original);
-  Context context;
-  context.calibration = &data;
-  context.splits = MakeSplits(data.size(), 0);
+  const Model original = test::ModelWith(
+      18, R"(g (float[n,48] x) => (float[n,16] y) <float[1] w1 = {0}, float[1] w2 = {0}>
+      { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) })",
+      {{"w1", NormalTensor({48, 64}, 1)}, {"w2", NormalTensor({64, 16}, 2)}});
+  test::Calibration calibration(original, {{"x", NormalTensor({400, 48}, 3)}});
+  Context& context = calibration.context;
   context.operator_library = SPARSEFUSE_OPS_LIBRARY;
   context.measure = false;
   const auto quantize = [&](double max_flips, std::string& found) {

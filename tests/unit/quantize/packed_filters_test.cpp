@@ -22,7 +22,7 @@ using Eigen::VectorXd;
 using test::NormalValues;
 
 // Mean of x·xᵀ of inputs that depend on their neighbours.
-MatrixXd CorrelatedGram(int64_t inputs, uint32_t seed) {
+MatrixXd NeighbourGram(int64_t inputs, uint32_t seed) {
   const std::vector<float> values = NormalValues(4 * inputs * inputs, seed);
   MatrixXd x = Eigen::Map<const Eigen::MatrixXf>(values.data(), 4 * inputs, inputs).cast<double>();
   for (Eigen::Index k = 1; k < inputs; ++k) x.col(k) += 0.98 * x.col(k - 1);
@@ -46,7 +46,7 @@ VectorXd ErrorOf(const std::vector<float>& rows, const PackedFilters& packed, in
 TEST_CASE("filters in 4 bits: no single code can move to a better place") {
   constexpr int64_t kFilters = 24, kLength = 70;
   const std::vector<float> rows = NormalValues(kFilters * kLength, 1);
-  const MatrixXd gram = CorrelatedGram(kLength, 2);
+  const MatrixXd gram = NeighbourGram(kLength, 2);
   const PackedFilters nearest = RoundFilters(rows, kFilters, nullptr, 1);
   const PackedFilters best = RoundFilters(rows, kFilters, &gram, 2);
   REQUIRE(best.blocks() == 3);

@@ -5,32 +5,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
-#include "onnx_io/text.h"
 #include "passes/engine/engine.h"
 #include "tests/support/catch.h"
+#include "tests/support/models.h"
+#include "tests/support/random.h"
 
 namespace sparsefuse {
 namespace {
 
-Tensor Normal(const Dims& dims, uint32_t seed, float deviation = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<float> values(static_cast<size_t>(*ElementCount(dims)));
-  for (float& v : values) v = normal(random);
-  return Tensor::Of(dims, values);
-}
-
+using test::ModelWith;
+using test::NormalTensor;
 using Values = std::vector<std::pair<std::string, Tensor>>;
-
-Model Parse(const std::string& text, const Values& values) {
-  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 18]> )" + text);
-  for (const auto& [name, tensor] : values) {
-    model.graph().FindValue(name)->set_initializer(tensor);
-  }
-  return model;
-}
 
 Tensor RunOn(const Model& model, const Tensor& x) {
   return Session(model, {.threads = 1, .operator_library = SPARSEFUSE_OPS_LIBRARY})
@@ -79,12 +65,14 @@ const std::string kThreeLayers = R"(agraph (float[n,64] x) => (float[n,16] y)
       y = MatMul(s, w3)
     })";
 Values ThreeWeights() {
-  return {{"w1", Normal({64, 37}, 1)}, {"w2", Normal({37, 33}, 2)}, {"w3", Normal({33, 16}, 3)}};
+  return {{"w1", NormalTensor({64, 37}, 1)},
+          {"w2", NormalTensor({37, 33}, 2)},
+          {"w3", NormalTensor({33, 16}, 3)}};
 }
 
 TEST_CASE("the first and the last layer stay in 8 bits unless told otherwise") {
-  const Model original = Parse(kThreeLayers, ThreeWeights());
-  const Tensor x = Normal({50, 64}, 4);
+  const Model original = ModelWith(18, kThreeLayers, ThreeWeights());
+  const Tensor x = NormalTensor({50, 64}, 4);
   LinearOptions options = Int4();
   options.widths.ends_int8 = true;
   Model model = original.Clone();
@@ -102,8 +90,8 @@ TEST_CASE("the first and the last layer stay in 8 bits unless told otherwise") {
 }
 
 TEST_CASE("inputs and outputs that fill no group, quad or panel come out right in every form") {
-  const Model original = Parse(kThreeLayers, ThreeWeights());
-  const Tensor x = Normal({50, 64}, 4);
+  const Model original = ModelWith(18, kThreeLayers, ThreeWeights());
+  const Tensor x = NormalTensor({50, 64}, 4);
   LinearOptions options = Int4();
   options.block = 16;
   Model standard = original.Clone();
@@ -122,9 +110,9 @@ TEST_CASE("inputs and outputs that fill no group, quad or panel come out right i
 }
 
 TEST_CASE("scales of every 64 inputs reach the operator") {
-  const Model original = Parse(R"(agraph (float[n,200] x) => (float[n,40] y)
+  const Model original = ModelWith(18, R"(agraph (float[n,200] x) => (float[n,40] y)
       <float[1] w = {0}> { y = MatMul(x, w) })",
-                               {{"w", Normal({200, 40}, 5)}});
+                                   {{"w", NormalTensor({200, 40}, 5)}});
   LinearOptions options = Int4();
   options.scale_inputs = 64;
   Model model = original.Clone();
@@ -132,11 +120,12 @@ TEST_CASE("scales of every 64 inputs reach the operator") {
   const Node* node = model.graph().Nodes().back();
   CHECK(node->GetInt("scale_groups", -1) == 1);
   CHECK(node->constant_input(2)->dims() == Dims{2 * 4, 32});
-  CHECK(Difference(original, model, Normal({20, 200}, 6)) < 0.15);
+  CHECK(Difference(original, model, NormalTensor({20, 200}, 6)) < 0.15);
 }
 
 TEST_CASE("a weight that one layer needs in 8 bits has 8 bits for all, once in the file") {
-  const Model original = Parse(R"(agraph (float[n,64] x) => (float[n,64] y)
+  const Model original =
+      ModelWith(18, R"(agraph (float[n,64] x) => (float[n,64] y)
       <float[1] first = {0}, float[1] w = {0}> {
         a = MatMul(x, first)
         r = Relu(a)
@@ -144,7 +133,7 @@ TEST_CASE("a weight that one layer needs in 8 bits has 8 bits for all, once in t
         s = Relu(b)
         y = MatMul(s, w)
       })",
-                               {{"first", Normal({64, 64}, 7)}, {"w", Normal({64, 64}, 8)}});
+                {{"first", NormalTensor({64, 64}, 7)}, {"w", NormalTensor({64, 64}, 8)}});
   LinearOptions options = Int4();
   options.widths.ends_int8 = true;
   Model model = original.Clone();
@@ -157,17 +146,16 @@ TEST_CASE("a weight that one layer needs in 8 bits has 8 bits for all, once in t
   }
   CHECK(weights[1] == weights[2]);
   CHECK(stats.findings[1].action.find("in 8 bits: last layer") != std::string::npos);
-  CHECK(Difference(original, model, Normal({20, 64}, 9)) < 0.05);
+  CHECK(Difference(original, model, NormalTensor({20, 64}, 9)) < 0.05);
 }
 
 TEST_CASE("a tied head keeps 8 bits and its embedding reads the same bytes") {
-  Model model = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 18]>
-      agraph (int64[n] x) => (float[n,48] y) <float[1] table = {0}> {
+  Model model = ModelWith(18, R"(agraph (int64[n] x) => (float[n,48] y) <float[1] table = {0}> {
         e = Gather(table, x)
         t = Transpose<perm = [1, 0]>(table)
         y = MatMul(e, t)
-      })");
-  model.graph().FindValue("table")->set_initializer(Normal({48, 32}, 10));
+      })",
+                          {{"table", NormalTensor({48, 32}, 10)}});
   const Model original = model.Clone();
   const PassStats stats = Quantize(model, Int4());
   CHECK(stats.findings[0].action.find("in 8 bits: tied to an embedding") != std::string::npos);
@@ -181,14 +169,14 @@ TEST_CASE("weights that are not finite are left alone, or refused by name") {
   std::vector<float> broken = values[1].second.ToFloats();
   broken[5] = NAN;
   values[1].second = Tensor::Of({37, 33}, broken);
-  Model model = Parse(kThreeLayers, values);
+  Model model = ModelWith(18, kThreeLayers, values);
   const PassStats stats = Quantize(model, Int4());
   CHECK(Operators(model) ==
         std::vector<std::string>{"QuantizedLinear4", "Relu", "MatMul", "Relu", "QuantizedLinear4"});
   CHECK(stats.findings[0].reason == "weight has NaN or infinite values");
   LinearOptions options = Int4();
   options.fail_on_nonfinite = true;
-  Model again = Parse(kThreeLayers, values);
+  Model again = ModelWith(18, kThreeLayers, values);
   try {
     Quantize(again, options);
     FAIL("not refused");
@@ -199,13 +187,13 @@ TEST_CASE("weights that are not finite are left alone, or refused by name") {
 }
 
 TEST_CASE("rows of zeros and of one value") {
-  std::vector<float> rows = Normal({40, 64}, 11).ToFloats();
+  std::vector<float> rows = NormalTensor({40, 64}, 11).ToFloats();
   std::fill_n(rows.begin() + 64, 64, 0.0f);
   std::fill_n(rows.begin() + 128, 64, 0.3f);
-  const Model original = Parse(R"(agraph (float[n,64] x) => (float[n,40] y)
+  const Model original = ModelWith(18, R"(agraph (float[n,64] x) => (float[n,40] y)
       <float[1] w = {0}> { y = Gemm<transB = 1>(x, w) })",
-                               {{"w", Tensor::Of({40, 64}, rows)}});
-  const Tensor x = Normal({20, 64}, 12);
+                                   {{"w", Tensor::Of({40, 64}, rows)}});
+  const Tensor x = NormalTensor({20, 64}, 12);
   for (const WeightWidth width : {WeightWidth::kInt8, WeightWidth::kInt4, WeightWidth::kNested}) {
     LinearOptions options = Int4();
     options.widths.weights = width;
@@ -218,16 +206,16 @@ TEST_CASE("rows of zeros and of one value") {
 }
 
 TEST_CASE("zero blocks are found and left out, and the answers are those of the dense form") {
-  std::vector<float> rows = Normal({70, 128}, 13).ToFloats();
+  std::vector<float> rows = NormalTensor({70, 128}, 13).ToFloats();
   for (size_t n = 0; n < 70; ++n) {
     for (size_t k = 0; k < 128; ++k) {
       if ((k / 4 + n / 32) % 3 != 0) rows[n * 128 + k] = 0;  // two thirds of the blocks
     }
   }
-  const Model original = Parse(R"(agraph (float[n,128] x) => (float[n,70] y)
+  const Model original = ModelWith(18, R"(agraph (float[n,128] x) => (float[n,70] y)
       <float[1] w = {0}> { y = Gemm<transB = 1>(x, w) })",
-                               {{"w", Tensor::Of({70, 128}, rows)}});
-  const Tensor x = Normal({20, 128}, 14);
+                                   {{"w", Tensor::Of({70, 128}, rows)}});
+  const Tensor x = NormalTensor({20, 128}, 14);
   for (const WeightWidth width : {WeightWidth::kInt8, WeightWidth::kInt4, WeightWidth::kNested}) {
     LinearOptions options = Int4();
     options.widths.weights = width;
@@ -262,14 +250,15 @@ TEST_CASE("mixed widths: what loses most by 4 bits keeps 8 as far as the average
   std::vector<float> easy(64 * 37);
   for (size_t i = 0; i < easy.size(); ++i) easy[i] = static_cast<float>(i % 15) - 7;  // no loss
   values[0].second = Tensor::Of({64, 37}, easy);
-  Model model = Parse(kThreeLayers, values);
+  Model model = ModelWith(18, kThreeLayers, values);
   Quantize(model, options);
   CHECK(Operators(model)[0] == "QuantizedLinear4");
   CHECK(Operators(model)[2] == "QuantizedLinear8");
 }
 
 TEST_CASE("what lies before the first and behind the last layer") {
-  Model model = Parse(R"(agraph (int64[n] ids, float[n,64] x) => (float[n,32] y, float[n,32] z)
+  Model model =
+      ModelWith(18, R"(agraph (int64[n] ids, float[n,64] x) => (float[n,32] y, float[n,32] z)
       <float[1] table = {0}, float[1] w1 = {0}, float[1] w2 = {0}, float[1] w3 = {0}> {
         e = Gather(table, ids)
         a = MatMul(e, w1)
@@ -277,10 +266,10 @@ TEST_CASE("what lies before the first and behind the last layer") {
         z = Relu(b)
         y = MatMul(a, w3)
       })",
-                      {{"table", Normal({50, 64}, 1)},
-                       {"w1", Normal({64, 64}, 2)},
-                       {"w2", Normal({64, 32}, 3)},
-                       {"w3", Normal({64, 32}, 4)}});
+                {{"table", NormalTensor({50, 64}, 1)},
+                 {"w1", NormalTensor({64, 64}, 2)},
+                 {"w2", NormalTensor({64, 32}, 3)},
+                 {"w3", NormalTensor({64, 32}, 4)}});
   PassStats stats;
   const std::vector<LinearLayer> layers = FindLinearLayers(model, {}, stats);
   REQUIRE(layers.size() == 3);  // w1, w2, w3

@@ -3,17 +3,18 @@
 #include <cmath>
 #include <vector>
 
-#include "onnx_io/text.h"
 #include "passes/engine/engine.h"
 #include "passes/quantize/quantize_linear.h"
 #include "passes/quantize/smoothing.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
+#include "tests/support/dataset.h"
+#include "tests/support/models.h"
 #include "tests/support/random.h"
-#include "tests/support/support.h"
 
 namespace sparsefuse {
 namespace {
+
+using test::NormalTensor;
 
 TEST_CASE("codes are 0 where inputs are, and beside large ones where they are small") {
   ActivationRows x(2, 4);
@@ -24,18 +25,10 @@ TEST_CASE("codes are 0 where inputs are, and beside large ones where they are sm
   CHECK(ZeroCodeShare(ActivationRows(0, 5)) == 0);
 }
 
-Tensor Normal(const Dims& dims, uint32_t seed) {
-  return Tensor::Of(dims, test::NormalValues(*ElementCount(dims), seed));
-}
-
 // Nodes of the domain sparsefuse, and what they are told; −1: nothing.
 std::vector<float> Told(const Model& original, const LinearOptions& options, PassStats& stats) {
-  const test::TempDir folder;
-  test::WriteFile(folder / "x.npy", test::NpyBytes(Normal({400, 48}, 3)));
-  const Dataset data = Dataset::Load(folder.path(), original);
-  Context context;
-  context.calibration = &data;
-  context.splits = MakeSplits(data.size(), 0);
+  test::Calibration calibration(original, {{"x", NormalTensor({400, 48}, 3)}});
+  Context& context = calibration.context;
   context.operator_library = SPARSEFUSE_OPS_LIBRARY;
   context.measure = false;
   Model model = original.Clone();
@@ -45,7 +38,7 @@ std::vector<float> Told(const Model& original, const LinearOptions& options, Pas
     if (node->domain() == "sparsefuse") told.push_back(node->GetFloat("zero_inputs", -1));
   }
   // A hint that the operator takes and no result depends on.
-  const Tensor x = Normal({7, 48}, 9);
+  const Tensor x = NormalTensor({7, 48}, 9);
   const auto run = [&] {
     return Session(model, {.threads = 1, .operator_library = SPARSEFUSE_OPS_LIBRARY})
         .Run({{"x", x}})
@@ -59,15 +52,12 @@ std::vector<float> Told(const Model& original, const LinearOptions& options, Pas
 }
 
 TEST_CASE("an operator is told when at least half of its inputs' codes are 0") {
-  Model original = ModelFromText(R"(<ir_version: 8, opset_import: ["" : 18]>
-      g (float[n,48] x) => (float[n,16] y)
+  const Model original = test::ModelWith(18, R"(g (float[n,48] x) => (float[n,16] y)
       <float[1] w1 = {0}, float[1] b = {-5.0}, float[1] w2 = {0}, float[1] w3 = {0}>
-      { a = MatMul(x, w1) c = Add(a, b) r = Relu(c) h = MatMul(r, w2) y = MatMul(h, w3) })");
-  for (const auto& [name, dims] :
-       {std::pair<const char*, Dims>{"w1", {48, 64}}, {"w2", {64, 32}}, {"w3", {32, 16}}}) {
-    original.graph().FindValue(name)->set_initializer(Normal(dims, 1));
-  }
-  original.graph().outputs()[0]->set_type(std::nullopt);
+      { a = MatMul(x, w1) c = Add(a, b) r = Relu(c) h = MatMul(r, w2) y = MatMul(h, w3) })",
+                                         {{"w1", NormalTensor({48, 64}, 1)},
+                                          {"w2", NormalTensor({64, 32}, 1)},
+                                          {"w3", NormalTensor({32, 16}, 1)}});
   LinearOptions options;
   options.smooth = false;  // zeros are counted all the same
   PassStats stats;

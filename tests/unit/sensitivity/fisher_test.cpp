@@ -12,8 +12,7 @@
 #include "onnx_io/text.h"
 #include "passes/data/random.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
 
 namespace sparsefuse {
 namespace {
@@ -49,18 +48,17 @@ struct Net {
             fmt::format("agraph (float[n,{0},{1}] x) => (float[n,{0},{3}] y) "
                         "<float[{1},{2}] w1 = {{{4}}}, float[{2},{3}] w2 = {{{5}}}> "
                         "{{ p = MatMul(x, w1) h = Tanh(p) z = MatMul(h, w2) y = {6}(z) }}",
-                        kTokens, kInputs, kUnits, classes, Numbers(w1), Numbers(w2), head))) {
+                        kTokens, kInputs, kUnits, classes, Numbers(w1), Numbers(w2), head))),
+        calibration(model, {{"x", Samples(x)}}) {}
+
+  static Tensor Samples(const MatrixXd& rows) {
     std::vector<float> values;
-    for (const auto& row : x.rowwise()) values.insert(values.end(), row.begin(), row.end());
-    test::WriteFile(
-        folder / "data.npz",
-        test::NpzBytes({{"x", Tensor::Of<float>({kSamples, kTokens, kInputs}, values)}}));
+    for (const auto& row : rows.rowwise()) values.insert(values.end(), row.begin(), row.end());
+    return Tensor::Of<float>({kSamples, kTokens, kInputs}, values);
   }
 
   Fisher Collect(int threads) const {
-    const Dataset data = Dataset::Load(folder / "data.npz", model);
-    Context context;
-    context.calibration = &data;
+    Context context = calibration.context;
     context.threads = threads;
     std::vector<int64_t> samples(kSamples);
     std::iota(samples.begin(), samples.end(), 0);
@@ -68,9 +66,9 @@ struct Net {
     return CollectFisher(model, request, context, samples, kDraws);
   }
 
-  test::TempDir folder;
   MatrixXd w1, w2, x;
   Model model;
+  test::Calibration calibration;
 };
 
 struct Expected {
@@ -135,14 +133,11 @@ TEST_CASE("the same bytes for one thread and two") {
 
 TEST_CASE("an output's own gradient is the seed, whatever else is asked for") {
   const Net net("Identity", 5);
-  const Dataset data = Dataset::Load(net.folder / "data.npz", net.model);
-  Context context;
-  context.calibration = &data;
   std::vector<int64_t> samples(kSamples);
   std::iota(samples.begin(), samples.end(), 0);
   for (const char* tensor : {"z", "y"}) {
-    const Fisher alone =
-        CollectFisher(net.model, {{}, {{tensor, false, 5}}}, context, samples, kDraws);
+    const Fisher alone = CollectFisher(net.model, {{}, {{tensor, false, 5}}},
+                                       net.calibration.context, samples, kDraws);
     CHECK((alone.columns[0] - net.Collect(1).columns[0]).norm() < 1e-4);
   }
 }

@@ -2,10 +2,8 @@
 
 #include "passes/sensitivity/product_costs.h"
 
-#include "passes/data/dataset.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
 #include "tests/unit/analysis/graphs.h"
 
 namespace sparsefuse {
@@ -55,13 +53,8 @@ TEST_CASE("multiply-adds go with each place where a weight is used") {
   const Model model = TwoBlocks();
   const Structure structure = FindStructure(model);
   const Block* first = &structure.blocks.at(0);
-  const test::TempDir folder;
-  test::WriteFile(folder / "x.npy",
-                  test::NpyBytes(Tensor::Of<float>({2, 3, 4}, std::vector<float>(24, 1))));
-  const Dataset data = Dataset::Load(folder.path(), model);
-  Context context;
-  context.calibration = &data;
-  const ProductCosts costs(model, ProductCosts::Unit::kFlops, context);
+  const test::Calibration calibration(model, {{"x", test::Counting({2, 3, 4})}});
+  const ProductCosts costs(model, ProductCosts::Unit::kFlops, calibration.context);
   CHECK(costs.total() == 3 * (4 * (6 * 4) + 4 * 2));
   CHECK(costs.Saved({}, std::vector{first}) == 3 * 2 * 6 * 4);
   Prunable prunable{.module = &structure.modules.at(0)};

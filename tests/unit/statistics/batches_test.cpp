@@ -5,8 +5,7 @@
 #include <mutex>
 
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
+#include "tests/support/dataset.h"
 #include "tests/unit/analysis/graphs.h"
 #include "tests/unit/statistics/naive.h"
 
@@ -83,12 +82,7 @@ Dataset Load(const std::string& batch_dim, int64_t samples) {
       R"(<ir_version: 8, opset_import: ["" : 17]> g (float[{},2] x) => (float[{},2] y)
          {{ y = Relu(x) }})",
       batch_dim, batch_dim));
-  const test::TempDir folder;
-  std::vector<float> values;
-  for (int64_t i = 0; i < 2 * samples; ++i) values.push_back(static_cast<float>(i));
-  test::WriteFile(folder / "data.npz",
-                  test::NpzBytes({{"x", Tensor::Of<float>({samples, 2}, values)}}));
-  return Dataset::Load(folder / "data.npz", model);
+  return test::MakeDataset(model, {{"x", test::Counting({samples, 2})}});
 }
 
 std::vector<int64_t> FirstOfEach(const Batches& batches) {

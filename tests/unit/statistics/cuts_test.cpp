@@ -15,11 +15,8 @@ namespace sparsefuse {
 namespace {
 
 using test::ParseGraph;
+using test::ParseUnnamed;
 using Names = std::vector<std::string>;
-
-Model Parse(const std::string& graph) {
-  return ParseGraph("<ir_version: 8, opset_import: [\"\" : 17]> g " + graph);
-}
 
 Names InputsOf(const Model& model) {
   Names names;
@@ -56,7 +53,7 @@ void CheckChain(const Model& model, const Feeds& feeds) {
 }
 
 TEST_CASE("a chain is cut after every product but the last") {
-  const Model model = Parse(R"((float[n,4] x) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x) => (float[n,4] y)
       <float[4,4] v = ?, float[4] b = ?, float[4,4] w = ?, float[4,4] u = ?> {
         a = MatMul(x, v) c = Add(a, b) d = Relu(c)
         e = Gemm(d, w, b) f = Tanh(e)
@@ -80,7 +77,7 @@ TEST_CASE("nothing is cut where types are not known") {
 }
 
 TEST_CASE("nothing is cut while something is carried past it") {
-  const Model model = Parse(R"((float[n,4] x) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?, float[4,4] u = ?> {
         s = MatMul(x, v)
         a = MatMul(s, w) b = Relu(a) c = MatMul(b, u) d = Add(s, c)
@@ -90,14 +87,15 @@ TEST_CASE("nothing is cut while something is carried past it") {
 }
 
 TEST_CASE("before the first product and after the last nothing is cut") {
-  CHECK(FindCuts(Parse(R"((float[n,4] x) => (float[n,4] y) <float[4,4] v = ?>
+  CHECK(FindCuts(ParseUnnamed(R"((float[n,4] x) => (float[n,4] y) <float[4,4] v = ?>
       { a = Relu(x) b = MatMul(a, v) c = Tanh(b) y = Neg(c) })"))
             .empty());
-  CHECK(FindCuts(Parse("(float[n,4] x) => (float[n,4] y) { a = Relu(x) y = Neg(a) }")).empty());
+  CHECK(FindCuts(ParseUnnamed("(float[n,4] x) => (float[n,4] y) { a = Relu(x) y = Neg(a) }"))
+            .empty());
 }
 
 TEST_CASE("an output on the way ends the cuts") {
-  const Model model = Parse(R"((float[n,4] x) => (float[n,4] hidden, float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x) => (float[n,4] hidden, float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?, float[4,4] u = ?> {
         a = MatMul(x, v) b = Relu(a)
         hidden = MatMul(b, w) c = Relu(hidden) d = MatMul(c, u) e = Relu(d) y = MatMul(e, v) })");
@@ -106,7 +104,7 @@ TEST_CASE("an output on the way ends the cuts") {
 }
 
 TEST_CASE("what nothing needs does not hinder") {
-  const Model model = Parse(R"((float[n,4] x) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?> {
         a = MatMul(x, v) dead = MatMul(a, w) deader = Relu(dead) b = Relu(a) y = MatMul(b, w) })");
   CHECK(FindCuts(model) == Names{"b"});
@@ -217,7 +215,7 @@ TEST_CASE("masks and positions go beside the stream") {
       text.replace(text.find(lookup), lookup.size(),
                    fmt::format("e0 = Gather(table, ids) e = Add(e0, {})", side.join));
     }
-    const Model model = Parse(text);
+    const Model model = ParseUnnamed(text);
     CHECK(FindCuts(model) == Names{"h0", "h1"});
     Names inputs = InputsOf(Segment(model, "h0", "h1"));
     CHECK(inputs == side.needed);
@@ -227,7 +225,7 @@ TEST_CASE("masks and positions go beside the stream") {
 
 TEST_CASE("what weights have multiplied is no side value") {
   // Conditions every layer, as the step of a diffusion model does.
-  const Model model = Parse(R"((float[n,4] x, float[n,4] step) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x, float[n,4] step) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?, float[4,4] u = ?> {
         t = MatMul(step, v)
         a = MatMul(x, v) b = Add(a, t)
@@ -239,7 +237,7 @@ TEST_CASE("what weights have multiplied is no side value") {
 }
 
 TEST_CASE("a subgraph that reads a tensor keeps it open") {
-  const Model model = Parse(R"((float[n,4] x, bool c) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x, bool c) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?, float[4,4] u = ?> {
         a = MatMul(x, v)
         b = MatMul(a, w)
@@ -250,7 +248,7 @@ TEST_CASE("a subgraph that reads a tensor keeps it open") {
 }
 
 TEST_CASE("segments share weights and leave the model alone") {
-  const Model model = Parse(R"((float[n,4] x) => (float[n,4] y)
+  const Model model = ParseUnnamed(R"((float[n,4] x) => (float[n,4] y)
       <float[4,4] v = ?, float[4,4] w = ?> { a = MatMul(x, v) y = MatMul(a, w) })");
   const Model segment = Segment(model, "a", "");
   CHECK(segment.graph().node_count() == 1);

@@ -9,9 +9,8 @@
 #include "onnx_io/reader.h"
 #include "passes/framework/context.h"
 #include "tests/support/catch.h"
-#include "tests/support/npy_files.h"
+#include "tests/support/dataset.h"
 #include "tests/support/support.h"
-#include "tests/unit/analysis/graphs.h"
 #include "tests/unit/statistics/naive.h"
 
 namespace sparsefuse {
@@ -19,16 +18,12 @@ namespace {
 
 using test::Difference;
 using test::Fetch;
-using test::ParseGraph;
+using test::ParseUnnamed;
 using test::Producer;
 using test::Stack;
 
 // fp32 products of batches, summed in fp64.
 constexpr double kTolerance = 2e-6;
-
-Model Parse(const std::string& graph) {
-  return ParseGraph("<ir_version: 8, opset_import: [\"\" : 17]> g " + graph);
-}
 
 Batches RandomBatches(const Dims& dims, int count, double low = -1, double high = 1) {
   Batches batches;
@@ -50,7 +45,7 @@ void CheckMoments(const RowStatistics& found, const Eigen::MatrixXd& rows) {
 }
 
 TEST_CASE("inputs and outputs of linear layers, over batches of different size") {
-  const Model model = Parse(R"((float[n,3,5] x) => (float[n,3,2] y)
+  const Model model = ParseUnnamed(R"((float[n,3,5] x) => (float[n,3,2] y)
       <float[5,4] v = ?, float[4] b = ?, float[4,2] w = ?>
       { p = MatMul(x, v) q = Add(p, b) h = Relu(q) y = MatMul(h, w) })");
   const Batches batches = RandomBatches({4, 3, 5}, 3);
@@ -73,7 +68,7 @@ TEST_CASE("inputs and outputs of linear layers, over batches of different size")
 }
 
 TEST_CASE("a Gemm's transposed input") {
-  const Model model = Parse(R"((float[5,6] x) => (float[6,4] y) <float[5,4] w = ?>
+  const Model model = ParseUnnamed(R"((float[5,6] x) => (float[6,4] y) <float[5,4] w = ?>
       { y = Gemm<transA = 1>(x, w) })");
   const Batches batches = {{{"x", test::RandomTensor({5, 6}, 1)}},
                            {{"x", test::RandomTensor({5, 6}, 2)}}};
@@ -82,7 +77,7 @@ TEST_CASE("a Gemm's transposed input") {
 }
 
 TEST_CASE("a large mean costs no digits") {
-  const Model model = Parse("(float[n,3] x) => (float[n,3] y) { y = Relu(x) }");
+  const Model model = ParseUnnamed("(float[n,3] x) => (float[n,3] y) { y = Relu(x) }");
   const Batches batches = RandomBatches({50, 3}, 4, 999.5, 1000.5);
   const RowRequest requests[] = {{{"x"}}};
   const RowStatistics found = CollectRows(model, requests, batches, {}, {})[0];
@@ -144,7 +139,7 @@ TEST_CASE("a convolution's input is what its window sees") {
   };
   for (const WindowCase& window : cases) {
     INFO(window.attributes);
-    const Model model = Parse(fmt::format(
+    const Model model = ParseUnnamed(fmt::format(
         "(float[n,3,7,8] x) => (float[n,4,h,w] y) <float[4,3,3,2] k = ?> {{ y = Conv{}(x, k) }}",
         window.attributes.empty() ? "" : "<" + window.attributes + ">"));
     const Batches batches = RandomBatches({2, 3, 7, 8}, 2);
@@ -166,7 +161,7 @@ TEST_CASE("a convolution's input is what its window sees") {
 
 // Attention with a mask; its scores' columns that are padding get no weight.
 Model Attention() {
-  return Parse(R"((float[b,s,4] x, int64[b,s] mask) => (float[b,3] y)
+  return ParseUnnamed(R"((float[b,s,4] x, int64[b,s] mask) => (float[b,3] y)
       <float[4,4] wq = ?, float[4,5] wv = ?, float[5,3] wo = ?, float one = {1.0},
        float low = {-10000.0}, int64[1] first = {1}, int64 zero = {0}> {
         q = MatMul(x, wq)
@@ -209,10 +204,10 @@ TEST_CASE("rows of padding are left out, pooled rows are all kept") {
 }
 
 TEST_CASE("a pair of models: the student's Gram and the cross moments") {
-  const Model teacher = Parse(R"((float[n,3,5] x) => (float[n,3,4] h) <float[5,4] w = ?>
+  const Model teacher = ParseUnnamed(R"((float[n,3,5] x) => (float[n,3,4] h) <float[5,4] w = ?>
       { p = MatMul(x, w) h = Relu(p) })");
   // Other weights, and narrower.
-  const Model student = Parse(R"((float[n,3,5] x) => (float[n,3,2] h)
+  const Model student = ParseUnnamed(R"((float[n,3,5] x) => (float[n,3,2] h)
       <float[5,3] unused = ?, float[5,2] w = ?> { p = MatMul(x, w) h = Tanh(p) })");
   const Batches batches = RandomBatches({4, 3, 5}, 3);
   Batches other = RandomBatches({4, 3, 5}, 3, 0, 2);  // the student's own activations
@@ -233,7 +228,7 @@ TEST_CASE("a pair of models: the student's Gram and the cross moments") {
 TEST_CASE("the least-squares fit from these moments is the best there is") {
   // W' = Ĥ⁻¹·C·W, b' = b + μᵀW − μ̂ᵀW': what the student's repair will compute. At the optimum the
   // residual is orthogonal to the student's inputs and sums to 0.
-  const Model model = Parse("(float[n,4] x) => (float[n,4] y) { y = Tanh(x) }");
+  const Model model = ParseUnnamed("(float[n,4] x) => (float[n,4] y) { y = Tanh(x) }");
   const Batches batches = RandomBatches({40, 4}, 3, -1, 3);
   const RowPair pairs[] = {{{"x"}, {"y"}}};
   const PairStatistics found = CollectPairs(model, model, pairs, batches, batches, {}, {})[0];
@@ -252,7 +247,7 @@ TEST_CASE("the least-squares fit from these moments is the best there is") {
 TEST_CASE("one thread and several give the same bytes") {
   // ONNX Runtime adds up the 512 products of these in other portions when it gives each thread
   // less than 64 of the 128 columns.
-  const Model model = Parse(R"((float[1,128,512] x) => (float[1,16,128] y)
+  const Model model = ParseUnnamed(R"((float[1,128,512] x) => (float[1,16,128] y)
       <int64[1] begin = {0}, int64[1] end = {16}, int64[1] axis = {1}> {
         a = Slice(x, begin, end, axis) t = Transpose<perm = [0, 2, 1]>(x)
         y = MatMul(a, t) })");
@@ -275,7 +270,7 @@ TEST_CASE("one thread and several give the same bytes") {
 }
 
 TEST_CASE("a model in half precision") {
-  Model model = Parse(R"((float16[n,2,5,5] x) => (float16[n,3,4,4] y) <float[3,2,2,2] k = ?>
+  Model model = ParseUnnamed(R"((float16[n,2,5,5] x) => (float16[n,3,4,4] y) <float[3,2,2,2] k = ?>
       { y = Conv(x, k) })");
   Value* k = model.graph().FindValue("k");
   const std::vector<double> weight(24, 0.25);
@@ -292,7 +287,7 @@ TEST_CASE("a model in half precision") {
 }
 
 TEST_CASE("activations that are not finite are an error that names them") {
-  const Model model = Parse("(float[n,2] x) => (float[n,2] y) { y = Log(x) }");
+  const Model model = ParseUnnamed("(float[n,2] x) => (float[n,2] y) { y = Log(x) }");
   const Batches batches = {{{"x", Tensor::Of<float>({1, 2}, {1, -1})}}};
   const RowRequest requests[] = {{{"y"}}};
   try {
@@ -314,21 +309,16 @@ TEST_CASE("the batch is as large as its rows allow") {
   for (const auto& [channels, kernel, batch] :
        {Case{16, 3, 16}, Case{16, 11, 2}, Case{64, 11, 1}}) {
     INFO(channels << ' ' << kernel);
-    const Model model = Parse(fmt::format(
+    const Model model = ParseUnnamed(fmt::format(
         R"((float[n,{0},64,64] x) => (float[n,5] y) <float[2,{0},{1},{1}] k = ?, float[2,5] w = ?>
            {{ c = Conv<auto_pad = "SAME_UPPER">(x, k) p = GlobalAveragePool(c) f = Flatten(p)
               y = MatMul(f, w) }})",
         channels, kernel));
-    const test::TempDir folder;
-    test::WriteFile(folder / "data.npz",
-                    test::NpzBytes({{"x", test::RandomTensor({3, channels, 64, 64}, 1)}}));
-    const Dataset data = Dataset::Load(folder / "data.npz", model);
-    Context context;
-    context.calibration = &data;
-    context.splits = MakeSplits(3, 1);
+    const test::Calibration calibration(model,
+                                        {{"x", test::RandomTensor({3, channels, 64, 64}, 1)}});
     const MatrixView views[] = {*AsMatrix(*Producer(model, "c")), *AsMatrix(*Producer(model, "y"))};
-    CHECK(ChooseBatch(model, views, context) == batch);
-    CHECK(ChooseBatch(model, {views + 1, 1}, context) == 16);
+    CHECK(ChooseBatch(model, views, calibration.context) == batch);
+    CHECK(ChooseBatch(model, {views + 1, 1}, calibration.context) == 16);
   }
 }
 

@@ -15,6 +15,7 @@ namespace {
 
 using test::Difference;
 using test::ParseGraph;
+using test::ParseUnnamed;
 using test::Producer;
 
 struct Form {
@@ -53,9 +54,8 @@ const std::vector<Form> kForms = {
      "y = Conv(x, w)"},
 };
 
-Model Parse(const Form& form) {
-  return ParseGraph(fmt::format(R"(<ir_version: 8, opset_import: ["" : 17]> g {} {{ {} }})",
-                                form.signature, form.nodes));
+Model ModelOf(const Form& form) {
+  return ParseUnnamed(fmt::format("{} {{ {} }}", form.signature, form.nodes));
 }
 
 MatrixView View(const Model& model, const Form& form) {
@@ -126,7 +126,7 @@ Eigen::MatrixXd Product(const Eigen::MatrixXd& x, const Eigen::MatrixXd& weight,
 TEST_CASE("every spelling of a product is X·W + b") {
   for (const Form& form : kForms) {
     INFO(form.name);
-    const Model model = Parse(form);
+    const Model model = ModelOf(form);
     const MatrixView view = View(model, form);
     const Feeds feeds = FeedsOf(model);
     CHECK(view.output->name() == "y");
@@ -142,7 +142,7 @@ TEST_CASE("every spelling of a product is X·W + b") {
 TEST_CASE("a weight that is set is the one that is computed with") {
   for (const Form& form : kForms) {
     INFO(form.name);
-    Model model = Parse(form);
+    Model model = ModelOf(form);
     const Feeds feeds = FeedsOf(model);
     const MatrixView before = View(model, form);
     const Node* node = before.node;
@@ -164,7 +164,7 @@ TEST_CASE("a weight that is set is the one that is computed with") {
 TEST_CASE("what is read is written back to the bit") {
   for (const Form& form : kForms) {
     INFO(form.name);
-    Model model = Parse(form);
+    Model model = ModelOf(form);
     const Feeds feeds = FeedsOf(model);
     const Tensor before = test::RunOne(model, feeds, "y");
     const size_t nodes = model.graph().node_count();

@@ -4,6 +4,7 @@
 
 #include "passes/data/random.h"
 #include "passes/engine/engine.h"
+#include "tests/unit/analysis/graphs.h"
 
 namespace sparsefuse::test {
 namespace {
@@ -28,6 +29,10 @@ Eigen::MatrixXd RandomMatrix(int64_t rows, int64_t columns, uint64_t seed) {
     matrix(i / columns, i % columns) = 2 * Uniform(seed, static_cast<uint64_t>(i)) - 1;
   }
   return matrix;
+}
+
+Model ParseUnnamed(const std::string& graph) {
+  return ParseGraph("<ir_version: 8, opset_import: [\"\" : 17]> g " + graph);
 }
 
 Tensor RunOne(const Model& model, const Feeds& feeds, const std::string& output) {

@@ -18,6 +18,9 @@ namespace sparsefuse::test {
 Tensor RandomTensor(const Dims& dims, uint64_t seed, double low = -1, double high = 1);
 Eigen::MatrixXd RandomMatrix(int64_t rows, int64_t columns, uint64_t seed);
 
+// ParseGraph of a graph without its name, in opset 17: "(float[n,3] x) => (float[n,3] y) { … }".
+Model ParseUnnamed(const std::string& graph);
+
 // One run without optimisation, on one thread.
 Tensor RunOne(const Model& model, const Feeds& feeds, const std::string& output);
 

@@ -11,9 +11,8 @@
 #include "onnx_io/reader.h"
 #include "passes/framework/pass.h"
 #include "tests/support/catch.h"
+#include "tests/support/dataset.h"
 #include "tests/support/demo.h"
-#include "tests/support/npy_files.h"
-#include "tests/support/support.h"
 #include "tests/unit/analysis/graphs.h"
 #include "tests/unit/statistics/naive.h"
 
@@ -22,7 +21,7 @@ namespace {
 
 using Eigen::MatrixXd;
 
-constexpr double kTolerance = 2e-4;
+constexpr double kWalkTolerance = 2e-4;
 
 std::vector<MatrixView> Products(const Model& model) {
   std::vector<MatrixView> products;
@@ -57,8 +56,8 @@ TEST_CASE("what a student's product sees, and how far the stream after it has dr
     const MatrixXd x = rows(model, product.input->name());
     const MatrixXd x_hat = rows(walk.student(), product.input->name());
     CAPTURE(i);
-    CHECK(test::Difference(found.cross, test::CrossOf(x_hat, x)) < kTolerance);
-    CHECK(test::Difference(found.student_gram, test::CrossOf(x_hat, x_hat)) < kTolerance);
+    CHECK(test::Difference(found.cross, test::CrossOf(x_hat, x)) < kWalkTolerance);
+    CHECK(test::Difference(found.student_gram, test::CrossOf(x_hat, x_hat)) < kWalkTolerance);
     const std::optional<Drift> drift = walk.DriftAfter(product);
     if (!drift) continue;
     added.push_back(i);
@@ -66,8 +65,8 @@ TEST_CASE("what a student's product sees, and how far the stream after it has dr
     const std::string stream = product.output->uses()[0].node->output(0)->name();
     const MatrixXd difference = rows(model, stream) - rows(walk.student(), stream);
     REQUIRE(difference.norm() > 0);
-    CHECK(test::Difference(drift->cross, test::CrossOf(x_hat, difference)) < 10 * kTolerance);
-    CHECK(test::Difference(drift->mean, test::MomentsOf(difference).mean) < 10 * kTolerance);
+    CHECK(test::Difference(drift->cross, test::CrossOf(x_hat, difference)) < 10 * kWalkTolerance);
+    CHECK(test::Difference(drift->mean, test::MomentsOf(difference).mean) < 10 * kWalkTolerance);
   }
   // Each layer's attention output and second feed-forward product.
   CHECK(added == std::vector<size_t>{1, 3, 5, 7});
@@ -140,16 +139,11 @@ TEST_CASE("there is no stream where an addition broadcasts or a model ends") {
       g (float[n,1,4] x, float[n,3,2] s) => (float[n,3,2] y, float[n,1,2] z)
       <float[4,2] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,2] v = {1, 0, 0, 1, 1, 0, 0, 1}>
       { p = MatMul(x, w) y = Add(p, s) z = MatMul(x, v) })");
-  const test::TempDir folder;
-  test::WriteFile(folder / "data.npz", test::NpzBytes({{"x", test::RandomTensor({5, 1, 4}, 1)},
-                                                       {"s", test::RandomTensor({5, 3, 2}, 2)}}));
-  const Dataset data = Dataset::Load(folder / "data.npz", model);
-  Context context;
-  context.calibration = &data;
-  context.splits = MakeSplits(data.size(), 0);
+  const test::Calibration calibration(
+      model, {{"x", test::RandomTensor({5, 1, 4}, 1)}, {"s", test::RandomTensor({5, 3, 2}, 2)}});
   const std::vector<MatrixView> products = Products(model);
   REQUIRE(products.size() == 2);
-  StudentWalk walk(model, products, context);
+  StudentWalk walk(model, products, calibration.context);
   for (const MatrixView& product : products) {
     walk.Reach(*product.node);
     CHECK_FALSE(walk.DriftAfter(product));
