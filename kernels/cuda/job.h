@@ -54,6 +54,22 @@ struct Launch {
   cudaStream_t stream;
 };
 
+// run.operator()<kEncoding>()
+template <typename Run>
+cudaError_t WithEncoding(Encoding encoding, const Run& run) {
+  switch (encoding) {
+    case Encoding::kInt8:
+      return run.template operator()<Encoding::kInt8>();
+    case Encoding::kInt4:
+      return run.template operator()<Encoding::kInt4>();
+    case Encoding::kNested1:
+      return run.template operator()<Encoding::kNested1>();
+    case Encoding::kNested4:
+      return run.template operator()<Encoding::kNested4>();
+  }
+  return cudaErrorInvalidValue;
+}
+
 // rows ≤ kDecodeRows.
 cudaError_t LaunchDecode(const Job& job, const Launch& launch) noexcept;
 // The same, of a layer with Layer::input_words. job.arrived: [strips], 0 before.

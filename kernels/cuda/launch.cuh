@@ -8,8 +8,6 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/linear/pack.h"
-
 namespace sparsefuse::cuda {
 
 // made: launched in the kernel's place unless null; it has the same parameters.
@@ -38,22 +36,6 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
   config.numAttrs = overlaps ? 1 : 0;
   void* values[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
   return cudaLaunchKernelExC(&config, function, values);
-}
-
-// run.operator()<kEncoding>()
-template <typename Run>
-cudaError_t WithEncoding(Encoding encoding, const Run& run) {
-  switch (encoding) {
-    case Encoding::kInt8:
-      return run.template operator()<Encoding::kInt8>();
-    case Encoding::kInt4:
-      return run.template operator()<Encoding::kInt4>();
-    case Encoding::kNested1:
-      return run.template operator()<Encoding::kNested1>();
-    case Encoding::kNested4:
-      return run.template operator()<Encoding::kNested4>();
-  }
-  return cudaErrorInvalidValue;
 }
 
 }  // namespace sparsefuse::cuda

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "tests/kernels/cuda/threads_on_host.h"
+#include "tests/cuda_on_host/threads_on_host.h"
 //
 #include "kernels/cuda/skip_zeros.cuh"
 #include "kernels/linear/quantize.h"
@@ -102,9 +102,10 @@ std::vector<float> RunSkip(const LinearLayer& layer, const std::vector<float>& x
   std::iota(blocks.begin(), blocks.end(), 0);
   if (last_block_first) std::reverse(blocks.begin(), blocks.end());
   cuda::skip::Shared<kEncoding, kRows> shared;
-  std::memset(&shared, 0x55, sizeof shared);  // shared memory is not cleared, either
-  RunBlocks(blocks, cuda::skip::kThreads,
-            [&] { cuda::skip::Span<kEncoding, kRows>(job, skip, shared); });
+  RunBlocks(
+      blocks, cuda::skip::kThreads,
+      [&] { std::memset(&shared, 0x55, sizeof shared); },  // shared memory is not cleared
+      [&] { cuda::skip::Span<kEncoding, kRows>(job, skip, shared); });
   return arrays.y;
 }
 

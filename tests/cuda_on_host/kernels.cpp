@@ -1,0 +1,97 @@
+// The GPU's kernels and what launches them, compiled for threads of the host, all but
+// prefill_sm90.cu; and the part of CUDA's runtime that they and the tests call.
+
+#include "tests/cuda_on_host/launch_on_host.h"
+//
+#include <cuda_fp16.h>
+
+#include <cstdlib>
+
+#include "kernels/cuda/code.h"
+#include "tests/cuda_on_host/device_on_host.h"
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
+// What blocks of threads share is static, unless it is declared elsewhere (launch_on_host.h).
+#undef __shared__
+#define __shared__ static
+#include "kernels/cuda/quantize.cu"
+#undef __shared__
+#define __shared__
+#include "kernels/cuda/decode.cu"
+#include "kernels/cuda/linear.cu"
+#include "kernels/cuda/prefill.cu"
+#include "kernels/cuda/skip_zeros.cu"
+
+namespace sparsefuse {
+namespace cuda {
+
+cudaError_t LaunchPrefillSm90(const Job&, const Launch&) noexcept { return cudaErrorNotSupported; }
+Code::Found Code::Find(const LinearShape&, const Plan&, Activation, bool) const { return {}; }
+
+}  // namespace cuda
+
+namespace test {
+namespace {
+
+DeviceOnHost device{};
+
+}  // namespace
+
+void UseDeviceOnHost(const DeviceOnHost& one) {
+  device = one;
+  cuda::copies_are_late = one.copies_are_late;
+  cuda::last_block_first = one.last_block_first;
+}
+
+}  // namespace test
+}  // namespace sparsefuse
+
+cudaError_t cudaGetDevice(int* number) {
+  *number = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = sparsefuse::test::device.major;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = sparsefuse::test::device.minor;
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = sparsefuse::test::device.shared_kib << 10;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = (sparsefuse::test::device.shared_kib - 1) << 10;
+      return cudaSuccess;
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFree(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t) {
+  return cudaMemcpy(to, from, bytes, kind);
+}
+cudaError_t cudaMemset(void* memory, int byte, size_t bytes) {
+  std::memset(memory, byte, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+const char* cudaGetErrorString(cudaError_t) { return "an error of CUDA's on the host"; }

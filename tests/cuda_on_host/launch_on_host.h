@@ -1,0 +1,71 @@
+// kernels/cuda/launch.cuh for threads_on_host.h: a launch has run when it returns. Its blocks come
+// in order, or the last one first.
+
+#ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_LAUNCH_ON_HOST_H_
+#define SPARSEFUSE_TESTS_CUDA_ON_HOST_LAUNCH_ON_HOST_H_
+
+#ifdef SPARSEFUSE_KERNELS_CUDA_LAUNCH_CUH_
+#error "include this before the kernels"
+#endif
+#define SPARSEFUSE_KERNELS_CUDA_LAUNCH_CUH_
+
+#include <cuda_runtime_api.h>
+
+#include <numeric>
+
+#include "tests/cuda_on_host/ptx_on_host.h"
+
+namespace sparsefuse::cuda {
+
+inline bool last_block_first = false;
+
+// What kernels declare as `extern __shared__ uint4 shared[]`, by their namespace.
+inline constexpr size_t kSharedWords = 111 << 6;  // of 16 bytes: a block's most
+namespace decode {
+uint4 shared[kSharedWords];
+}
+namespace prefill {
+uint4 shared[kSharedWords];
+}
+namespace {
+uint4 shared[kSharedWords];
+}
+inline std::span<uint8_t> AsBytes(uint4* words) {
+  return {reinterpret_cast<uint8_t*>(words), kSharedWords * sizeof(uint4)};
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64_t blocks,
+                         int64_t threads, int shared_bytes, bool, cudaStream_t,
+                         const Arguments&... arguments) {
+  const std::span<uint8_t> memories[] = {AsBytes(decode::shared), AsBytes(prefill::shared),
+                                         AsBytes(shared)};
+  if (made || threads % 32 != 0 || threads > 1024 ||
+      static_cast<size_t>(shared_bytes) > memories[0].size()) {
+    return cudaErrorInvalidValue;
+  }
+  std::vector<int> order(static_cast<size_t>(blocks));
+  std::iota(order.begin(), order.end(), 0);
+  if (last_block_first) std::reverse(order.begin(), order.end());
+  constexpr uint8_t kUnset = 0x55;  // nobody clears it on a GPU, either
+  test::RunBlocks(
+      order, static_cast<int>(threads),
+      [&] {
+        for (const std::span<uint8_t> memory : memories) std::ranges::fill(memory, kUnset);
+      },
+      [&] {
+        uncommitted.clear();
+        committed.clear();
+        kernel(arguments...);
+      });
+  for (const std::span<uint8_t> memory : memories) {
+    for (const uint8_t byte : memory.subspan(static_cast<size_t>(shared_bytes))) {
+      if (byte != kUnset) return cudaErrorIllegalAddress;  // written beyond what was asked for
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace sparsefuse::cuda
+
+#endif  // SPARSEFUSE_TESTS_CUDA_ON_HOST_LAUNCH_ON_HOST_H_
