@@ -27,7 +27,7 @@ cudaError_t LaunchOne(const Job& job, const Launch& launch) {
 }
 
 template <Encoding kEncoding>
-cudaError_t LaunchTile(const Job& job, const Launch& launch) {
+cudaError_t LaunchTileSm90(const Job& job, const Launch& launch) {
   if (job.groups_per_scale > 0) return LaunchOne<kEncoding, prefill_sm90::Scaled>(job, launch);
   return launch.shared_panels == 4 ? LaunchOne<kEncoding, prefill_sm90::Wide>(job, launch)
                                    : LaunchOne<kEncoding, prefill_sm90::Narrow>(job, launch);
@@ -37,7 +37,7 @@ cudaError_t LaunchTile(const Job& job, const Launch& launch) {
 
 cudaError_t LaunchPrefillSm90(const Job& job, const Launch& launch) noexcept {
   return WithEncoding(launch.encoding,
-                      [&]<Encoding kEncoding>() { return LaunchTile<kEncoding>(job, launch); });
+                      [&]<Encoding kEncoding>() { return LaunchTileSm90<kEncoding>(job, launch); });
 }
 
 }  // namespace sparsefuse::cuda

@@ -24,13 +24,13 @@
 #include <algorithm>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/ptx_sm90.cuh"
 #include "kernels/cuda/quantize.h"
 
 namespace sparsefuse::cuda::prefill_sm90 {
 
 constexpr int kWarps = 8, kThreads = (kWarps + 4) * kWarp;  // and the group that copies
 constexpr int kHalfRows = 128, kHalfBytes = kHalfRows * kGroupInputs;
-[[maybe_unused]] constexpr int kPart = 64;  // sums of 64 outputs × 128 rows, a thread's share
 constexpr int kStages = 8;
 constexpr int kAlign = 1024;                            // of the first stage
 constexpr int kMostGroups = kMaxInputs / kGroupInputs;  // of a panel
@@ -62,61 +62,6 @@ struct Header {
 constexpr int kHeaderBytes = (sizeof(Header) + kAlign - 1) / kAlign * kAlign;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-// sum[64 outputs × 128 rows] += a[64 × 32 inputs] · b, b in shared memory. Asynchronous.
-__device__ void MultiplyAddAsync(int32_t (&d)[kPart], uint32_t a0, uint32_t a1, uint32_t a2,
-                                 uint32_t a3, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "{%64, %65, %66, %67}, %68, 1;"
-      :  // clang-format off
-        "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
-        "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-        "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31]),
-        "+r"(d[32]), "+r"(d[33]), "+r"(d[34]), "+r"(d[35]), "+r"(d[36]), "+r"(d[37]), "+r"(d[38]), "+r"(d[39]),
-        "+r"(d[40]), "+r"(d[41]), "+r"(d[42]), "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]),
-        "+r"(d[48]), "+r"(d[49]), "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]),
-        "+r"(d[56]), "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])
-      // clang-format on
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-}
-__device__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ void CommitProducts() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int kPending>
-__device__ void WaitForProducts() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-__device__ void SyncConsumers() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kWarps * kWarp) : "memory");
-}
-
-// One arrival, and `bytes` that copies will bring.
-__device__ void ArriveAndExpect(Barrier* barrier, int bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
-}
-// Tells the barrier when the bytes are there.
-__device__ void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
-      : "memory");
-}
-
-// Of rows of 64 bytes, 8 of them together, with 64-byte swizzle.
-__device__ uint64_t Describe(const void* shared) {
-  const auto address = static_cast<uint64_t>(__cvta_generic_to_shared(shared));
-  return (address & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{512 >> 4} << 32 |
-         uint64_t{2} << 62;
-}
 
 // A thread's weights of one group: outputs g and g + 8 of its warp's 16 (g = lane / 4), quads
 // 4t … 4t + 3 (t = lane mod 4).
@@ -242,7 +187,7 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
     if (group + 1 < place.groups) step(group + 1, odd);
   }
   WaitForProducts<0>();
-  SyncConsumers();
+  SyncFirstWarps<kWarps>();
 
   // The tile takes the stages' place, turned round, so that whole rows of outputs are written.
   auto* const turned = reinterpret_cast<Value*>(ring);
@@ -258,7 +203,7 @@ __device__ void Multiply(const Job& job, uint8_t* ring, Barriers& barriers, cons
     }
     turned[row * kTileStride<T::kPanels> + output] = value;
   }
-  SyncConsumers();
+  SyncFirstWarps<kWarps>();
   const auto rows = static_cast<int>(min(int64_t{T::kRows}, job.rows - place.row));
   WriteTile<T::kPanels>(job, turned, place.panel, place.row, rows, warp, kWarps);
 }
@@ -281,7 +226,7 @@ __device__ void Product(const Job& job) {
       InitBarrier(&header.barriers.full[s], 1);
       InitBarrier(&header.barriers.empty[s], kWarps);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    ShowBarriers();
   }
   if (job.quad) {
     for (int32_t i = threadIdx.x; i < place.groups; i += kThreads) {
@@ -292,10 +237,10 @@ __device__ void Product(const Job& job) {
   WaitForEarlierLaunch();
   // Registers go from the threads that copy to those that multiply.
   if (threadIdx.x >= kWarps * kWarp) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    LowerRegisters<40>();
     if (threadIdx.x == kWarps * kWarp) CopyStages<kEncoding, T>(job, ring, header, place);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    RaiseRegisters<232>();
     Multiply<kEncoding, T>(job, ring, header.barriers, place);
   }
 }

@@ -4,30 +4,17 @@
 #include <fstream>
 #include <string>
 
-#include "kernels/cuda/plan.h"
 #include "passes/cuda/compiler.h"
 #include "passes/cuda/source.h"
-#include "tests/cuda/patterns.h"
+#include "tests/cuda/compiled_instances.h"
 
 namespace sparsefuse {
 namespace {
 
 int Main(const std::string& folder, const std::string& compiler) {
   for (const CudaTarget& target : CudaTargets()) {
-    std::vector<cuda::Instance> instances;
-    for (const test::LinearLayer& layer : test::CompiledLayers()) {
-      const cuda::Plan plan = cuda::MakePlan(layer.shape, layer.weights().blocks, 1);
-      CudaLayer found = {.node = "", .shape = layer.shape};
-      found.activation = test::kCompiledActivation;
-      found.groups = layer.groups();
-      found.pattern = cuda::PatternOf(layer.shape, plan);
-      found.shared_panels = plan.shared_panels;
-      for (const bool half : {false, true}) {
-        found.half = half;
-        instances.push_back(
-            InstanceOf(found, ChooseTile(found, target, test::kCompiledRows), target));
-      }
-    }
+    const std::vector<cuda::Instance> instances =
+        test::InstancesFor(test::CompiledLayers(), target);
     const std::string code = CompileCuda(compiler, CudaSource(instances, target), target.name);
     const std::string path = folder + "/compiled_layers-" + std::string(target.name) + ".cubin";
     std::ofstream file(path, std::ios::binary);

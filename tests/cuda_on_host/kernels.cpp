@@ -1,9 +1,10 @@
-// The GPU's kernels and what launches them, compiled for threads of the host, all but
-// prefill_sm90.cu; and the part of CUDA's runtime that they and the tests call.
+// The GPU's kernels and what launches them, compiled for threads of the host; and the part of
+// CUDA's runtime that they and the tests call.
 
 #include "tests/cuda_on_host/launch_on_host.h"
 //
 #include <cuda_fp16.h>
+#include <dlfcn.h>
 
 #include <cstdlib>
 
@@ -19,18 +20,18 @@
 #include "kernels/cuda/quantize.cu"
 #undef __shared__
 #define __shared__
+#include "kernels/cuda/code.cu"
 #include "kernels/cuda/decode.cu"
 #include "kernels/cuda/linear.cu"
 #include "kernels/cuda/prefill.cu"
+#define __CUDA_ARCH_FEAT_SM90_ALL
+#include "kernels/cuda/prefill_sm90.cu"
 #include "kernels/cuda/skip_zeros.cu"
+// Kernels for some layers, by write_source.cpp.
+#include "cuda_on_host/compiled_layers.inc"
 
 namespace sparsefuse {
-namespace cuda {
-
-cudaError_t LaunchPrefillSm90(const Job&, const Launch&) noexcept { return cudaErrorNotSupported; }
-Code::Found Code::Find(const LinearShape&, const Plan&, Activation, bool) const { return {}; }
-
-}  // namespace cuda
+namespace cuda {}  // namespace cuda
 
 namespace test {
 namespace {
@@ -73,6 +74,21 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
       return cudaErrorInvalidValue;
   }
 }
+// The one library is this program.
+cudaError_t cudaLibraryLoadData(cudaLibrary_t* library, const void*, cudaJitOption*, void**,
+                                unsigned, cudaLibraryOption*, void**, unsigned) {
+  *library = reinterpret_cast<cudaLibrary_t>(dlopen(nullptr, RTLD_NOW));
+  return cudaSuccess;
+}
+cudaError_t cudaLibraryUnload(cudaLibrary_t library) {
+  dlclose(library);
+  return cudaSuccess;
+}
+cudaError_t cudaLibraryGetKernel(cudaKernel_t* kernel, cudaLibrary_t library, const char* name) {
+  *kernel = reinterpret_cast<cudaKernel_t>(dlsym(library, name));
+  return *kernel ? cudaSuccess : cudaErrorSymbolNotFound;
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   return *memory ? cudaSuccess : cudaErrorMemoryAllocation;

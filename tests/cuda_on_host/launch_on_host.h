@@ -19,13 +19,16 @@ namespace sparsefuse::cuda {
 
 inline bool last_block_first = false;
 
-// What kernels declare as `extern __shared__ uint4 shared[]`, by their namespace.
-inline constexpr size_t kSharedWords = 111 << 6;  // of 16 bytes: a block's most
+// What kernels declare as `extern __shared__`, by their namespace.
+inline constexpr size_t kSharedWords = 227 << 6;  // of 16 bytes: a block's most
 namespace decode {
 uint4 shared[kSharedWords];
 }
 namespace prefill {
 uint4 shared[kSharedWords];
+}
+namespace prefill_sm90 {
+alignas(1024) uint4 memory[kSharedWords];
 }
 namespace {
 uint4 shared[kSharedWords];
@@ -39,8 +42,9 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
                          int64_t threads, int shared_bytes, bool, cudaStream_t,
                          const Arguments&... arguments) {
   const std::span<uint8_t> memories[] = {AsBytes(decode::shared), AsBytes(prefill::shared),
-                                         AsBytes(shared)};
-  if (made || threads % 32 != 0 || threads > 1024 ||
+                                         AsBytes(prefill_sm90::memory), AsBytes(shared)};
+  auto* const program = made ? reinterpret_cast<void (*)(Parameters...)>(made) : kernel;
+  if (threads % 32 != 0 || threads > 1024 ||
       static_cast<size_t>(shared_bytes) > memories[0].size()) {
     return cudaErrorInvalidValue;
   }
@@ -56,7 +60,9 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
       [&] {
         uncommitted.clear();
         committed.clear();
-        kernel(arguments...);
+        begun.clear();
+        products.clear();
+        program(arguments...);
       });
   for (const std::span<uint8_t> memory : memories) {
     for (const uint8_t byte : memory.subspan(static_cast<size_t>(shared_bytes))) {

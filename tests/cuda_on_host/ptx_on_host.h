@@ -1,5 +1,6 @@
-// kernels/cuda/ptx.cuh for threads_on_host.h, after NVIDIA's description of the instructions.
-// Copies arrive as late as they may, or at once: a kernel must give the same either way.
+// kernels/cuda/ptx.cuh and ptx_sm90.cuh for threads_on_host.h, after NVIDIA's description of the
+// instructions. Copies arrive as late as they may, or at once: a kernel must give the same either
+// way.
 
 #ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_PTX_ON_HOST_H_
 #define SPARSEFUSE_TESTS_CUDA_ON_HOST_PTX_ON_HOST_H_
@@ -8,6 +9,7 @@
 #error "include this before the kernels"
 #endif
 #define SPARSEFUSE_KERNELS_CUDA_PTX_CUH_
+#define SPARSEFUSE_KERNELS_CUDA_PTX_SM90_CUH_
 
 #include <cstring>
 #include <deque>
@@ -63,27 +65,48 @@ void WaitForCopies() {
 
 // --- Barriers ---
 
-// Arrivals that this phase still lacks (16 bits), those of every phase (16 bits), complete phases.
+// What this phase lacks of arrivals (12 bits), the arrivals of every phase (12), what this phase
+// lacks of bytes (24), complete phases (16).
 using Barrier = uint64_t;
+inline constexpr int kAllAt = 12, kBytesAt = 24, kPhaseAt = 48;
 
 inline void InitBarrier(Barrier* barrier, int arrivals) {
   const auto count = static_cast<uint64_t>(arrivals);
-  std::atomic_ref(*barrier).store(count << 16 | count);
+  std::atomic_ref(*barrier).store(count << kAllAt | count);
 }
-inline void Arrive(Barrier* barrier) {
+inline void Change(Barrier* barrier, uint64_t arrived, uint64_t expected, uint64_t came) {
   std::atomic_ref<Barrier> word(*barrier);
   Barrier before = word.load(), after;
   do {
-    const Barrier all = before >> 16 & 0xffff, phase = before >> 32;
-    after = (before & 0xffff) == 1 ? (phase + 1) << 32 | all << 16 | all : before - 1;
+    after = before - arrived + (expected << kBytesAt) - (came << kBytesAt);
+    const Barrier all = after >> kAllAt & 0xfff, phase = after >> kPhaseAt;
+    const bool complete = (after & 0xfff) == 0 && (after >> kBytesAt & 0xffffff) == 0;
+    if (complete) after = (phase + 1) << kPhaseAt | all << kAllAt | all;
   } while (!word.compare_exchange_weak(before, after));
-  if (after >> 32 != before >> 32) word.notify_all();
+  if (after >> kPhaseAt != before >> kPhaseAt) word.notify_all();
 }
+inline void Arrive(Barrier* barrier) { Change(barrier, 1, 0, 0); }
 inline void WaitFor(Barrier* barrier, int parity) {
   const std::atomic_ref<Barrier> word(*barrier);
-  for (Barrier now = word.load(); static_cast<int>(now >> 32 & 1) == parity; now = word.load()) {
+  for (Barrier now = word.load(); static_cast<int>(now >> kPhaseAt & 1) == parity;
+       now = word.load()) {
     word.wait(now);
   }
+}
+template <int kWarps>
+void SyncFirstWarps() {
+  static_assert(kWarps * 32 == test::kFirstThreads);
+  test::first_threads_of_block->arrive_and_wait();
+}
+
+// Copies that a barrier counts are there at once.
+inline void ShowBarriers() {}
+inline void ArriveAndExpect(Barrier* barrier, int bytes) {
+  Change(barrier, 1, static_cast<uint64_t>(bytes), 0);
+}
+inline void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
+  std::memcpy(shared, global, static_cast<size_t>(bytes));
+  Change(barrier, 0, 0, static_cast<uint64_t>(bytes));
 }
 
 // --- Products ---
@@ -104,6 +127,64 @@ inline void MultiplyAdd(int32_t (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2
       sum[i] = __dp4a(static_cast<int32_t>(a[half + 2]), static_cast<int32_t>(b[5]), sum[i]);
     }
   }
+}
+
+// --- Products of compute capability 9.0: asynchronous, so they read when they are waited for ---
+
+inline constexpr int kPart = 64;
+template <int kRegisters>
+void LowerRegisters() {}
+template <int kRegisters>
+void RaiseRegisters() {}
+
+struct ProductOnHost {
+  int32_t* sum;
+  std::array<uint32_t, 4> a[4];  // a0 … a3 of lanes 4g … 4g + 3
+  const uint8_t* b;
+};
+inline thread_local std::vector<ProductOnHost> begun;
+inline thread_local std::deque<std::vector<ProductOnHost>> products;
+
+// A matrix of 128 rows of 64 bytes; the pieces of 16 bytes lie where the address says after its
+// bits 4 and 5 are changed by bits 7 and 8.
+inline uint64_t Describe(const void* shared) { return reinterpret_cast<uint64_t>(shared) >> 4; }
+inline int32_t WordAt(const uint8_t* matrix, int row, int byte) {
+  auto address = reinterpret_cast<uint64_t>(matrix) + static_cast<uint64_t>(row * 64 + byte);
+  address ^= (address >> 7 & 3) << 4;
+  int32_t word;
+  std::memcpy(&word, reinterpret_cast<const void*>(address), sizeof word);
+  return word;
+}
+inline void MultiplyAddAsync(int32_t (&sum)[kPart], uint32_t a0, uint32_t a1, uint32_t a2,
+                             uint32_t a3, uint64_t b) {
+  const test::Shown words(std::array{a0, a1, a2, a3});
+  ProductOnHost product{sum, {}, reinterpret_cast<const uint8_t*>(b << 4)};
+  for (int t = 0; t < 4; ++t) product.a[t] = words.at(threadIdx.x % 32 / 4 * 4 + t);
+  begun.push_back(product);
+}
+inline void BeginProducts() {}
+inline void CommitProducts() {
+  products.push_back(std::move(begun));
+  begun.clear();
+}
+template <int kPending>
+void WaitForProducts() {
+  for (; products.size() > kPending; products.pop_front()) {
+    for (const ProductOnHost& product : products.front()) {
+      for (int i = 0; i < kPart; ++i) {
+        const int column = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
+        const auto half = static_cast<size_t>(i % 4 / 2);
+        for (int t = 0; t < 4; ++t) {
+          for (const size_t part : {0, 1}) {
+            product.sum[i] = __dp4a(static_cast<int32_t>(product.a[t][half + 2 * part]),
+                                    WordAt(product.b, column, t * 4 + static_cast<int>(part) * 16),
+                                    product.sum[i]);
+          }
+        }
+      }
+    }
+  }
+  __syncwarp();  // the lanes of a warp wait as one
 }
 
 }  // namespace sparsefuse::cuda

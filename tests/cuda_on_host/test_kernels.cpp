@@ -10,6 +10,7 @@
 
 #include "tests/cuda/device_layer.h"
 #include "tests/cuda/patterns.h"
+#include "tests/cuda_on_host/compiled_layers.h"
 #include "tests/cuda_on_host/device_on_host.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
@@ -55,6 +56,51 @@ TEST_CASE("kernels on the host take rows by the hundred, whatever panels share i
       INFO("pattern " << static_cast<int>(pattern) << ", rows " << rows);
       const std::vector<float> x = RandomRows(rows, 130, 7);
       CheckAgainst(ExactLinear(layer, x, rows), DeviceLayer(layer).Run(x, rows));
+    }
+  }
+}
+
+TEST_CASE("kernels of compute capability 9.0 on the host meet the definition") {
+  UseDeviceOnHost({.major = 9, .minor = 0, .shared_kib = 228});
+  for (const Encoding encoding : kEncodings) {
+    for (const Pattern pattern : {Pattern::kDense, Pattern::kRuns64, Pattern::kRuns128}) {
+      for (const int64_t scale_groups : {0, 3}) {
+        if (scale_groups > 0 && pattern != Pattern::kDense) continue;
+        for (const auto& [inputs, outputs, rows] :
+             {std::tuple<int64_t, int64_t, int64_t>{66, 129, 20}, {1300, 70, 300}}) {
+          LinearLayer layer = scale_groups > 0
+                                  ? LinearLayer({inputs, outputs, scale_groups, encoding}, 3)
+                                  : MakeLayer(encoding, pattern, inputs, outputs, 0.5, 4);
+          INFO("encoding " << static_cast<int>(encoding) << ", pattern "
+                           << static_cast<int>(pattern) << ", groups " << scale_groups << ", K "
+                           << inputs << ", N " << outputs << ", rows " << rows);
+          const DeviceLayer device(layer);
+          REQUIRE(device.layer().is_sm90);
+          const std::vector<float> x = RandomRows(rows, inputs, 7);
+          CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("kernels made for a layer give the bits of the library's own on the host") {
+  UseDeviceOnHost({.major = 9, .minor = 0, .shared_kib = 228});
+  cuda::Code code;
+  SPARSEFUSE_CHECK_CUDA(code.Load(nullptr));
+  for (const LinearLayer& layer : LayersOnHost()) {
+    for (const bool half : {false, true}) {
+      const DeviceLayer made(layer, code, kCompiledActivation, half), own(layer);
+      REQUIRE(made.layer().made.prefill);
+      for (const int64_t rows : {3, 9, 140}) {
+        if (half && rows == 9) continue;
+        INFO("encoding " << static_cast<int>(layer.shape.encoding) << ", sparse "
+                         << layer.shape.sparse << ", scale groups " << layer.shape.scale_groups
+                         << ", half " << half << ", rows " << rows);
+        const std::vector<float> x = RandomRows(rows, layer.shape.inputs, 3);
+        CHECK((made.Run(x, rows, half, kCompiledActivation) ==
+               own.Run(x, rows, half, kCompiledActivation)));
+      }
     }
   }
 }

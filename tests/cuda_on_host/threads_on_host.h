@@ -34,7 +34,8 @@ struct WarpOnHost {
   std::barrier<> barrier{32};
   std::array<Board, 2> boards{};
 };
-inline std::unique_ptr<std::barrier<>> threads_of_block;
+inline constexpr int kFirstThreads = 256;  // that may meet without the others
+inline std::unique_ptr<std::barrier<>> threads_of_block, first_threads_of_block;
 inline std::vector<std::unique_ptr<WarpOnHost>> warps_of_block;
 inline thread_local size_t times_shown = 0;
 
@@ -65,6 +66,7 @@ template <typename Clean, typename Program>
 void RunBlocks(std::span<const int> blocks, int threads, const Clean& clean,
                const Program& program) {
   threads_of_block = std::make_unique<std::barrier<>>(threads);
+  first_threads_of_block = std::make_unique<std::barrier<>>(kFirstThreads);
   warps_of_block.clear();
   for (int w = 0; w < (threads + 31) / 32; ++w) {
     warps_of_block.push_back(std::make_unique<WarpOnHost>());
