@@ -6,12 +6,12 @@ namespace {
 
 template <Encoding kEncoding>
 __global__ void CopyWeightsKernel(const uint8_t* weight, int32_t panels, int32_t groups_per_panel,
-                                  int64_t inputs, int64_t count, uint32_t* words) {
+                                  int64_t inputs, int64_t count, uint32_t* input_words) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const int64_t input = i / kWarp;
-  words[i] = skip::InputWord<kEncoding>(weight, panels, groups_per_panel, input / inputs,
-                                        input % inputs, static_cast<int>(i % kWarp));
+  input_words[i] = skip::InputWord<kEncoding>(weight, panels, groups_per_panel, input / inputs,
+                                              input % inputs, static_cast<int>(i % kWarp));
 }
 
 template <Encoding kEncoding, int kRows>
@@ -40,15 +40,15 @@ cudaError_t LaunchRows(const Job& job, const Skip& skip, const Launch& launch) {
 
 }  // namespace
 
-cudaError_t LaunchCopyWeights(const LinearShape& shape, const uint8_t* weight, uint32_t* words,
-                              cudaStream_t stream) noexcept {
+cudaError_t LaunchCopyWeights(const LinearShape& shape, const uint8_t* weight,
+                              uint32_t* input_words, cudaStream_t stream) noexcept {
   constexpr int64_t kThreads = 256;
   const int64_t count = SkipShapeOf(shape).words();
   const auto launch = [&](auto kernel) {
     return LaunchKernel(kernel, nullptr, (count + kThreads - 1) / kThreads, kThreads, 0, false,
                         stream, weight, static_cast<int32_t>(shape.panels()),
                         static_cast<int32_t>(GroupsPerPanel(shape.inputs)), shape.inputs, count,
-                        words);
+                        input_words);
   };
   return shape.encoding == Encoding::kInt8 ? launch(CopyWeightsKernel<Encoding::kInt8>)
                                            : launch(CopyWeightsKernel<Encoding::kInt4>);
