@@ -227,7 +227,7 @@ TEST_CASE("kernels on the host read easy rows of nested layers in 4 bits and cou
         layer.gate = {1, 0, 1, sketch_rows};
         const std::vector<float> sketch = RandomRows(static_cast<int64_t>(sketch_rows), 200, 22);
         layer.gate.insert(layer.gate.end(), sketch.begin(), sketch.end());
-        const DeviceLayer ours(layer);
+        const DeviceLayer ours(layer, 7);  // panels in several slices
         for (const int64_t rows : {1, 13, 20}) {
           std::vector<float> x = RandomRows(rows, 200, 23);
           std::vector<bool> easy;
