@@ -54,7 +54,7 @@ struct Launch {
   cudaStream_t stream;
 };
 
-// run.operator()<kEncoding>()
+// run.operator()<kEncoding>(): the encoding is a constant to what it calls.
 template <typename Run>
 cudaError_t WithEncoding(Encoding encoding, const Run& run) {
   switch (encoding) {

@@ -180,7 +180,7 @@ std::string WhyOnnxKept(const FusedNode& fused) {
   OnnxForm form;
   std::string reason = FindOnnxForm(fused, form);
   if (!reason.empty()) return reason;
-  if (fused.Has(kAttentionMask) && fused.dtype(kMask) != DType::kBool) {
+  if (fused.Has(kAttentionMask) && fused.dtype(kAttentionMask) != DType::kBool) {
     reason = WhyNotFloat(fused, {kAttentionMask});
     if (!reason.empty()) return reason;
   }

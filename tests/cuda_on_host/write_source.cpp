@@ -19,5 +19,10 @@ int main(int argc, char** argv) {
     if (target.name != test::kHostTarget) continue;
     file << CudaSource(test::InstancesFor(test::LayersOnHost(), target), target);
   }
-  return file.flush() && file.tellp() > 0 ? 0 : 1;
+  if (!file.flush() || file.tellp() <= 0) {
+    std::fprintf(stderr, "%s cannot be written, or there is no target %s\n", argv[1],
+                 test::kHostTarget);
+    return 1;
+  }
+  return 0;
 }
