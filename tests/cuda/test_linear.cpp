@@ -10,6 +10,7 @@
 
 #include "tests/cuda/device_layer.h"
 #include "tests/cuda/has_device.h"
+#include "tests/cuda/kernel_checks.h"
 #include "tests/cuda/patterns.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
@@ -35,13 +36,8 @@ TEST_CASE("GPU kernels meet the definition for odd sizes, patterns and encodings
           const DeviceLayer device(layer), portable(layer, 0, KernelSet::kPortable);
           for (const int64_t rows : {0, 1, 2, 7, 8, 9, 16, 17, 33, 257}) {
             if (rows > 33 && inputs > 300) continue;  // slow to judge
-            INFO("encoding " << static_cast<int>(encoding) << ", pattern "
-                             << static_cast<int>(pattern) << ", K " << inputs << ", N " << outputs
-                             << ", density " << density << ", rows " << rows);
-            const std::vector<float> x = RandomRows(rows, inputs, 5);
-            const Exact exact = ExactLinear(layer, x, rows);
-            CheckAgainst(exact, device.Run(x, rows));
-            CheckAgainst(exact, portable.Run(x, rows));
+            INFO("pattern " << static_cast<int>(pattern) << ", density " << density);
+            CheckDefinition(layer, {&device, &portable}, rows);
           }
         }
       }
@@ -60,12 +56,7 @@ TEST_CASE("GPU kernels meet the definition with a row of scales for every few gr
           for (const int64_t rows : {1, 9, 17, 40, 129, 300}) {
             if (rows > 40 && (encoding != Encoding::kInt4 || workers != 0))
               continue;  // slow to judge
-            INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", groups "
-                             << scale_groups << ", rows " << rows);
-            const std::vector<float> x = RandomRows(rows, 1500, 6);
-            const Exact exact = ExactLinear(layer, x, rows);
-            CheckAgainst(exact, device.Run(x, rows));
-            CheckAgainst(exact, portable.Run(x, rows));
+            CheckDefinition(layer, {&device, &portable}, rows);
           }
         }
       }
@@ -78,13 +69,9 @@ TEST_CASE("GPU integer sums are the CPU's, however the work is cut") {
   for (const Encoding encoding : kEncodings) {
     for (const Pattern pattern : kPatterns) {
       LinearLayer layer = MakeLayer(encoding, pattern, 2000, 290, 0.5, 9);
-      layer.scale_base = 1;
-      std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-      std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+      MakeIntegral(layer);
       for (const int64_t rows : {3, 14, 50}) {
-        std::vector<float> x = RandomRows(rows, 2000, 10);
-        for (float& v : x) v = std::clamp(v * 50, -127.0f, 127.0f);
-        for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * 2000)] = 127;  // s = 1
+        const std::vector<float> x = IntegralRows(rows, 2000);
         const std::vector<float> expected = PreparedLayer(Reference(), layer).Run(x, rows);
         for (const int32_t workers : {0, 1, 7, 100, 100000}) {
           INFO("encoding " << static_cast<int>(encoding) << ", pattern "
@@ -107,36 +94,21 @@ TEST_CASE("GPU kernels that skip zeros meet the definition and give the CPU's in
           {515, 129, 8},
           {1100, 300, 8},
           {4000, 1025, 0}}) {
-      LinearLayer layer({inputs, outputs, scale_groups, encoding}, 7, inputs % 2 == 1);
-      layer.shape.zero_inputs = 1;  // skipped at any number of rows
+      const LinearLayer layer =
+          SkippingLayer({inputs, outputs, scale_groups, encoding}, inputs % 2 == 1);
       const DeviceLayer device(layer);
       REQUIRE(device.layer().input_words);
       for (const int64_t rows : {1, 3, 4, 7, 8, 9, 16, 17}) {
-        for (const int64_t kept : {0, 1, 5, 100}) {  // % of the inputs
-          std::vector<float> x = RandomRows(rows, inputs, 6);
-          for (size_t i = 0; i < x.size(); ++i) {
-            if (static_cast<int64_t>(i) * 37 % 100 >= kept) x[i] = 0;
-          }
+        for (const double zeros : {0.0, 0.9, 0.98, 1.0}) {
           INFO("encoding " << static_cast<int>(encoding) << ", K " << inputs << ", N " << outputs
-                           << ", groups " << scale_groups << ", rows " << rows << ", kept "
-                           << kept);
+                           << ", groups " << scale_groups << ", rows " << rows << ", zeros "
+                           << zeros);
+          const std::vector<float> x = SparseRows(rows, inputs, zeros, 6);
           CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
         }
       }
     }
-    LinearLayer layer({3000, 290, 0, encoding}, 9);
-    layer.scale_base = 1;
-    std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-    std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
-    layer.shape.zero_inputs = 1;
-    for (const int64_t rows : {1, 6, 14}) {
-      std::vector<float> x = RandomRows(rows, 3000, 10);
-      for (size_t i = 0; i < x.size(); ++i) {
-        x[i] = i % 7 == 0 ? std::clamp(x[i] * 50, -127.0f, 127.0f) : 0;
-      }
-      for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * 3000)] = 127;  // s = 1
-      REQUIRE((DeviceLayer(layer).Run(x, rows) == PreparedLayer(Reference(), layer).Run(x, rows)));
-    }
+    for (const int64_t rows : {1, 6, 14}) CheckSkippingSums({3000, 290, 0, encoding}, rows);
   }
 }
 
@@ -160,96 +132,40 @@ TEST_CASE("GPU kernels take thousands of rows") {
   for (const Pattern pattern : kPatterns) {
     const LinearLayer layer = MakeLayer(Encoding::kInt8, pattern, 128, 256, 0.5, 4);
     for (const int64_t rows : {1000, 4096}) {
-      INFO("pattern " << static_cast<int>(pattern) << ", rows " << rows);
-      const std::vector<float> x = RandomRows(rows, 128, 7);
-      CheckAgainst(ExactLinear(layer, x, rows), DeviceLayer(layer).Run(x, rows));
+      INFO("pattern " << static_cast<int>(pattern));
+      const DeviceLayer device(layer);
+      CheckDefinition(layer, {&device}, rows);
     }
   }
 }
 
 TEST_CASE("GPU kernels apply activations, in both element types") {
   if (!HasDevice()) return;
-  for (const Activation activation : kActivations) {
-    const LinearLayer layer({300, 100}, 12);
-    const DeviceLayer device(layer);
-    for (const int64_t rows : {3, 30}) {
-      INFO(ActivationName(activation) << ", rows " << rows);
-      const std::vector<float> x = RandomRows(rows, 300, 8);
-      CheckAgainst(ExactLinear(layer, x, rows, {}, activation),
-                   device.Run(x, rows, false, activation));
-      Exact exact = ExactLinear(layer, RoundToHalf(x), rows, {}, activation);
-      for (size_t i = 0; i < exact.y.size(); ++i) {
-        exact.bound[i] += std::fabs(exact.y[i]) * 0x1p-11 + 0x1p-25;
-      }
-      CheckAgainst(exact, device.Run(x, rows, true, activation));
-    }
-  }
+  for (const int64_t rows : {3, 30}) CheckActivations({300, 100}, rows);
 }
 
 TEST_CASE(
     "on the GPU a row with NaN or Inf is all NaN, a row of zeros is the bias, and no other "
     "row changes") {
   if (!HasDevice()) return;
-  const LinearLayer layer({130, 50}, 2);
-  const DeviceLayer device(layer);
-  for (const int64_t rows : {8, 40}) {
-    std::vector<float> x = RandomRows(rows, 130, 3);
-    const std::vector<float> before = device.Run(x, rows);
-    x[130 + 5] = std::numeric_limits<float>::quiet_NaN();
-    x[2 * 130 + 129] = -std::numeric_limits<float>::infinity();
-    std::fill(x.begin() + 3 * 130, x.begin() + 4 * 130, 0.0f);
-    const std::vector<float> y = device.Run(x, rows);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (size_t n = 0; n < 50; ++n) {
-        const size_t i = static_cast<size_t>(r) * 50 + n;
-        INFO("row " << r << ", output " << n);
-        if (r == 1 || r == 2) {
-          REQUIRE(std::isnan(y[i]));
-        } else if (r == 3) {
-          REQUIRE(y[i] == layer.bias[n]);
-        } else {
-          REQUIRE(y[i] == before[i]);
-        }
-      }
-    }
-  }
+  for (const int64_t rows : {8, 40}) CheckSpecialRows({130, 50}, rows);
 }
 
 TEST_CASE("the GPU reads easy rows of nested layers in 4 bits and counts them") {
   if (!HasDevice()) return;
   for (const Encoding encoding : {Encoding::kNested1, Encoding::kNested4}) {
     for (const bool sparse : {false, true}) {
-      for (const float sketch_rows : {0.0f, 3.0f}) {
-        LinearLayer layer({200, 70, 0, encoding, sparse}, 21, true, 0.5);
-        layer.gate = {1, 0, 0, sketch_rows};
-        const std::vector<float> sketch = RandomRows(static_cast<int64_t>(sketch_rows), 200, 22);
-        layer.gate.insert(layer.gate.end(), sketch.begin(), sketch.end());
+      for (const int64_t sketch_rows : {0, 3}) {
+        const LinearLayer some = GatedLayer(encoding, sparse, sketch_rows),
+                          all = GatedLayer(encoding, sparse, sketch_rows, 1e9f);
+        const DeviceLayer device(some), portable(some, 0, KernelSet::kPortable), all_easy(all);
         for (const int64_t rows : {1, 8, 13, 40}) {
-          std::vector<float> x = RandomRows(rows, 200, 23);
-          std::vector<bool> easy;
-          for (int64_t r = 0; r < rows; ++r) {
-            easy.push_back(r % 3 != 1);
-            for (int64_t k = 0; k < 200 && easy.back(); ++k) {
-              x[static_cast<size_t>(r * 200 + k)] *= 1e-3f;
-            }
-          }
-          layer.gate[2] = 1;
-          INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", sketch "
-                           << sketch_rows << ", rows " << rows);
-          int64_t counted = 0;
-          const Exact exact = ExactLinear(layer, x, rows, easy);
-          for (const KernelSet kernels : {KernelSet::kBest, KernelSet::kPortable}) {
-            const DeviceLayer device(layer, 0, kernels);
-            CheckAgainst(
-                exact, device.Run(x, rows, false, Activation::kNone, GateMode::kAlways, &counted));
-            REQUIRE(counted == std::count(easy.begin(), easy.end(), true));
-            CheckAgainst(ExactLinear(layer, x, rows), device.Run(x, rows));
-          }
-          layer.gate[2] = 1e9f;  // every row is easy
-          easy.assign(easy.size(), true);
-          CheckAgainst(ExactLinear(layer, x, rows, easy),
-                       DeviceLayer(layer).Run(x, rows, false, Activation::kNone, GateMode::kAlways,
-                                              &counted));
+          CheckEasyRows(some, device, rows);
+          CheckEasyRows(some, portable, rows);
+          const std::vector<float> x = RandomRows(rows, all.shape.inputs, 23);
+          const std::vector<bool> easy(static_cast<size_t>(rows), true);
+          CheckAgainst(ExactLinear(all, x, rows, easy),
+                       all_easy.Run(x, rows, false, Activation::kNone, GateMode::kAlways));
         }
       }
     }

@@ -9,7 +9,7 @@ struct DeviceOnHost {
   int major = 8, minor = 0;
   int shared_kib = 164;         // of a multiprocessor
   bool copies_are_late = true;  // from global to shared memory: when waited for, or at once
-  bool last_block_first = false;
+  bool last_first = false;      // blocks, and a block's threads, in their turns
 };
 void UseDeviceOnHost(const DeviceOnHost& one);
 

@@ -1,4 +1,4 @@
-// The GPU's kernels and what launches them, compiled for threads of the host; and the part of
+// The GPU's kernels and what launches them, compiled for the host; and the part of
 // CUDA's runtime that they and the tests call.
 
 #include "tests/cuda_on_host/launch_on_host.h"
@@ -43,7 +43,7 @@ DeviceOnHost device{};
 void UseDeviceOnHost(const DeviceOnHost& one) {
   device = one;
   cuda::copies_are_late = one.copies_are_late;
-  cuda::last_block_first = one.last_block_first;
+  test::last_first = one.last_first;
 }
 
 }  // namespace test

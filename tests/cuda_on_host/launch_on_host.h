@@ -1,5 +1,4 @@
-// kernels/cuda/launch.cuh for threads_on_host.h: a launch has run when it returns. Its blocks come
-// in order, or the last one first.
+// kernels/cuda/launch.cuh for threads_on_host.h: a launch has run when it returns.
 
 #ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_LAUNCH_ON_HOST_H_
 #define SPARSEFUSE_TESTS_CUDA_ON_HOST_LAUNCH_ON_HOST_H_
@@ -16,8 +15,6 @@
 #include "tests/cuda_on_host/ptx_on_host.h"
 
 namespace sparsefuse::cuda {
-
-inline bool last_block_first = false;
 
 // What kernels declare as `extern __shared__`, by their namespace.
 inline constexpr size_t kSharedWords = 227 << 6;  // of 16 bytes: a block's most
@@ -44,13 +41,13 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
   const std::span<uint8_t> memories[] = {AsBytes(decode::shared), AsBytes(prefill::shared),
                                          AsBytes(prefill_sm90::memory), AsBytes(shared)};
   auto* const program = made ? reinterpret_cast<void (*)(Parameters...)>(made) : kernel;
-  if (threads % 32 != 0 || threads > 1024 ||
+  if (threads % 32 != 0 || threads > kMostThreads ||
       static_cast<size_t>(shared_bytes) > memories[0].size()) {
     return cudaErrorInvalidValue;
   }
   std::vector<int> order(static_cast<size_t>(blocks));
   std::iota(order.begin(), order.end(), 0);
-  if (last_block_first) std::reverse(order.begin(), order.end());
+  if (test::last_first) std::reverse(order.begin(), order.end());
   constexpr uint8_t kUnset = 0x55;  // nobody clears it on a GPU, either
   test::RunBlocks(
       order, static_cast<int>(threads),
@@ -58,10 +55,10 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
         for (const std::span<uint8_t> memory : memories) std::ranges::fill(memory, kUnset);
       },
       [&] {
-        uncommitted.clear();
-        committed.clear();
-        begun.clear();
-        products.clear();
+        OfThread(uncommitted).clear();
+        OfThread(committed).clear();
+        OfThread(begun).clear();
+        OfThread(products).clear();
         program(arguments...);
       });
   for (const std::span<uint8_t> memory : memories) {

@@ -11,13 +11,21 @@
 #define SPARSEFUSE_KERNELS_CUDA_PTX_CUH_
 #define SPARSEFUSE_KERNELS_CUDA_PTX_SM90_CUH_
 
+#include <array>
 #include <cstring>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "tests/cuda_on_host/threads_on_host.h"
 
 namespace sparsefuse::cuda {
+
+inline constexpr int kMostThreads = 1024;  // of a block
+template <typename T>
+T& OfThread(std::array<T, kMostThreads>& by_thread) {
+  return by_thread[static_cast<size_t>(threadIdx.x)];
+}
 
 // --- Copies from global to shared memory ---
 
@@ -34,12 +42,13 @@ struct CopyOnHost {
   }
 };
 inline bool copies_are_late = true;
-inline thread_local std::vector<CopyOnHost> uncommitted;
-inline thread_local std::deque<std::vector<CopyOnHost>> committed;
+// By thread.
+inline std::array<std::vector<CopyOnHost>, kMostThreads> uncommitted;
+inline std::array<std::deque<std::vector<CopyOnHost>>, kMostThreads> committed;
 
 inline void Copy(const CopyOnHost& copy) {
   if (!copies_are_late) copy.Do();
-  uncommitted.push_back(copy);
+  OfThread(uncommitted).push_back(copy);
 }
 inline void CopyAsync16(void* shared, const void* global) { Copy({shared, global, 16}); }
 inline void CopyAsync4(void* shared, const void* global) { Copy({shared, global, 4}); }
@@ -50,16 +59,13 @@ inline void CopyAsync4OrZero(void* shared, const void* global, bool copy) {
   Copy({shared, copy ? global : nullptr, 4});
 }
 inline void CommitCopies() {
-  committed.push_back(std::move(uncommitted));
-  uncommitted.clear();
+  OfThread(committed).push_back(std::exchange(OfThread(uncommitted), {}));
 }
 template <int kPending>
 void WaitForCopies() {
-  while (committed.size() > kPending) {
-    if (copies_are_late) {
-      for (const CopyOnHost& copy : committed.front()) copy.Do();
-    }
-    committed.pop_front();
+  for (auto& groups = OfThread(committed); groups.size() > kPending; groups.pop_front()) {
+    if (!copies_are_late) continue;
+    for (const CopyOnHost& copy : groups.front()) copy.Do();
   }
 }
 
@@ -72,31 +78,22 @@ inline constexpr int kAllAt = 12, kBytesAt = 24, kPhaseAt = 48;
 
 inline void InitBarrier(Barrier* barrier, int arrivals) {
   const auto count = static_cast<uint64_t>(arrivals);
-  std::atomic_ref(*barrier).store(count << kAllAt | count);
+  *barrier = count << kAllAt | count;
 }
 inline void Change(Barrier* barrier, uint64_t arrived, uint64_t expected, uint64_t came) {
-  std::atomic_ref<Barrier> word(*barrier);
-  Barrier before = word.load(), after;
-  do {
-    after = before - arrived + (expected << kBytesAt) - (came << kBytesAt);
-    const Barrier all = after >> kAllAt & 0xfff, phase = after >> kPhaseAt;
-    const bool complete = (after & 0xfff) == 0 && (after >> kBytesAt & 0xffffff) == 0;
-    if (complete) after = (phase + 1) << kPhaseAt | all << kAllAt | all;
-  } while (!word.compare_exchange_weak(before, after));
-  if (after >> kPhaseAt != before >> kPhaseAt) word.notify_all();
+  const Barrier now = *barrier - arrived + (expected << kBytesAt) - (came << kBytesAt);
+  const Barrier all = now >> kAllAt & 0xfff, phase = now >> kPhaseAt;
+  const bool complete = (now & 0xfff) == 0 && (now >> kBytesAt & 0xffffff) == 0;
+  *barrier = complete ? (phase + 1) << kPhaseAt | all << kAllAt | all : now;
 }
 inline void Arrive(Barrier* barrier) { Change(barrier, 1, 0, 0); }
 inline void WaitFor(Barrier* barrier, int parity) {
-  const std::atomic_ref<Barrier> word(*barrier);
-  for (Barrier now = word.load(); static_cast<int>(now >> kPhaseAt & 1) == parity;
-       now = word.load()) {
-    word.wait(now);
-  }
+  test::WaitUntil([&] { return static_cast<int>(*barrier >> kPhaseAt & 1) != parity; });
 }
 template <int kWarps>
 void SyncFirstWarps() {
   static_assert(kWarps * 32 == test::kFirstThreads);
-  test::first_threads_of_block->arrive_and_wait();
+  test::first_threads.Meet();
 }
 
 // Copies that a barrier counts are there at once.
@@ -142,8 +139,8 @@ struct ProductOnHost {
   std::array<uint32_t, 4> a[4];  // a0 … a3 of lanes 4g … 4g + 3
   const uint8_t* b;
 };
-inline thread_local std::vector<ProductOnHost> begun;
-inline thread_local std::deque<std::vector<ProductOnHost>> products;
+inline std::array<std::vector<ProductOnHost>, kMostThreads> begun;  // by thread
+inline std::array<std::deque<std::vector<ProductOnHost>>, kMostThreads> products;
 
 // A matrix of 128 rows of 64 bytes; the pieces of 16 bytes lie where the address says after its
 // bits 4 and 5 are changed by bits 7 and 8.
@@ -160,17 +157,14 @@ inline void MultiplyAddAsync(int32_t (&sum)[kPart], uint32_t a0, uint32_t a1, ui
   const test::Shown words(std::array{a0, a1, a2, a3});
   ProductOnHost product{sum, {}, reinterpret_cast<const uint8_t*>(b << 4)};
   for (int t = 0; t < 4; ++t) product.a[t] = words.at(threadIdx.x % 32 / 4 * 4 + t);
-  begun.push_back(product);
+  OfThread(begun).push_back(product);
 }
 inline void BeginProducts() {}
-inline void CommitProducts() {
-  products.push_back(std::move(begun));
-  begun.clear();
-}
+inline void CommitProducts() { OfThread(products).push_back(std::exchange(OfThread(begun), {})); }
 template <int kPending>
 void WaitForProducts() {
-  for (; products.size() > kPending; products.pop_front()) {
-    for (const ProductOnHost& product : products.front()) {
+  for (auto& groups = OfThread(products); groups.size() > kPending; groups.pop_front()) {
+    for (const ProductOnHost& product : groups.front()) {
       for (int i = 0; i < kPart; ++i) {
         const int column = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
         const auto half = static_cast<size_t>(i % 4 / 2);

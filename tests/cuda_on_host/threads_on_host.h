@@ -1,20 +1,24 @@
-// Blocks of CUDA's threads as threads of the host, one block after the other, and what device code
-// calls, but PTX (ptx_on_host.h): what it does in memory is real, its speed and the device's memory
-// model are not. Include before the device code.
+// Blocks of CUDA's threads on the host, one block after the other, and what device code calls, but
+// PTX (ptx_on_host.h): what it does in memory is real, its speed and the device's memory model are
+// not. Threads take turns, each until it waits for others, first to last or last to first: what
+// reads without waiting for who writes, or writes without waiting for who reads, is wrong in one of
+// the two. Include before the device code.
 
 #ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
 #define SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
 
+#include <ucontext.h>
+
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <barrier>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
-#include <thread>
 #include <vector>
 
 using std::max;
@@ -23,32 +27,89 @@ using std::min;
 struct IndexOnHost {
   int x, y, z;
 };
-inline thread_local IndexOnHost threadIdx, blockIdx, blockDim, gridDim;
+inline IndexOnHost threadIdx, blockIdx, blockDim, gridDim;
 
 namespace sparsefuse::test {
 
-// What the lanes of a warp show each other. There are two boards, used in turn, so that one barrier
+struct ThreadOnHost {
+  ucontext_t context;
+  std::unique_ptr<std::byte[]> stack;
+  bool ended;
+};
+inline constexpr size_t kStackBytes = 256 << 10;
+inline std::vector<ThreadOnHost> threads_of_block;
+inline ucontext_t before_block;
+inline const std::function<void()>* program_of_block;
+inline bool last_first = false;  // blocks, and a block's threads
+inline int running = 0;          // threads that have not ended
+inline int waits_in_vain = 0;    // turns since anything went on
+
+// The next thread's turn.
+inline void GiveWay() {
+  const int threads = blockDim.x, self = threadIdx.x;
+  int next = self;
+  do {
+    next = (next + (last_first ? threads - 1 : 1)) % threads;
+  } while (threads_of_block[static_cast<size_t>(next)].ended);
+  threadIdx.x = next;
+  swapcontext(&threads_of_block[static_cast<size_t>(self)].context,
+              &threads_of_block[static_cast<size_t>(next)].context);
+}
+
+template <typename Condition>
+void WaitUntil(const Condition& holds) {
+  for (; !holds(); GiveWay()) {
+    if (++waits_in_vain > 2 * running) {
+      std::fputs("every thread of the block waits for others\n", stderr);
+      std::abort();
+    }
+  }
+  waits_in_vain = 0;
+}
+
+// Where `count` threads wait for each other.
+class Meeting {
+ public:
+  explicit Meeting(int count) : count_(count) {}
+  void Meet() {
+    if (++here_ == count_) {
+      here_ = 0;
+      ++meetings_;
+      waits_in_vain = 0;
+      return;
+    }
+    WaitUntil([this, now = meetings_] { return meetings_ != now; });
+  }
+
+ private:
+  int count_, here_ = 0;
+  int64_t meetings_ = 0;
+};
+
+// What the lanes of a warp show each other. There are two boards, used in turn, so that one meeting
 // a time is enough: nobody is two times ahead.
 struct WarpOnHost {
   using Board = std::array<std::array<std::byte, 32>, 32>;  // by lane
-  std::barrier<> barrier{32};
+  Meeting meeting{32};
   std::array<Board, 2> boards{};
+  std::array<size_t, 32> times_shown{};
 };
 inline constexpr int kFirstThreads = 256;  // that may meet without the others
-inline std::unique_ptr<std::barrier<>> threads_of_block, first_threads_of_block;
-inline std::vector<std::unique_ptr<WarpOnHost>> warps_of_block;
-inline thread_local size_t times_shown = 0;
+inline Meeting all_threads{0}, first_threads{kFirstThreads};
+inline std::vector<WarpOnHost> warps_of_block;
 
-inline WarpOnHost& ThisWarp() { return *warps_of_block[static_cast<size_t>(threadIdx.x / 32)]; }
+inline WarpOnHost& ThisWarp() { return warps_of_block[static_cast<size_t>(threadIdx.x / 32)]; }
 
 // Shows a value to the warp's other lanes; `at` of the result is lane `at`'s.
 template <typename T>
 class Shown {
  public:
-  explicit Shown(const T& value) : board_(ThisWarp().boards[times_shown++ % 2]) {
+  explicit Shown(const T& value)
+      : board_(ThisWarp()
+                   .boards[ThisWarp().times_shown[static_cast<size_t>(threadIdx.x % 32)]++ % 2]) {
     static_assert(sizeof(T) <= 32);
     std::memcpy(board_[static_cast<size_t>(threadIdx.x % 32)].data(), &value, sizeof value);
-    ThisWarp().barrier.arrive_and_wait();
+    ThisWarp().meeting.Meet();
   }
   T at(int lane) const {
     T value;
@@ -60,40 +121,50 @@ class Shown {
   WarpOnHost::Board& board_;
 };
 
+inline void RunThread() {
+  (*program_of_block)();
+  threads_of_block[static_cast<size_t>(threadIdx.x)].ended = true;
+  waits_in_vain = 0;
+  if (--running > 0) GiveWay();  // for good
+}
+
 // Every thread of the blocks, which come in this order, runs `program`; before each block `clean`
-// runs once.
-template <typename Clean, typename Program>
+// runs.
+template <typename Clean>
 void RunBlocks(std::span<const int> blocks, int threads, const Clean& clean,
-               const Program& program) {
-  threads_of_block = std::make_unique<std::barrier<>>(threads);
-  first_threads_of_block = std::make_unique<std::barrier<>>(kFirstThreads);
-  warps_of_block.clear();
-  for (int w = 0; w < (threads + 31) / 32; ++w) {
-    warps_of_block.push_back(std::make_unique<WarpOnHost>());
+               const std::function<void()>& program) {
+  const auto count = static_cast<size_t>(threads);
+  if (threads_of_block.size() < count) threads_of_block.resize(count);
+  program_of_block = &program;
+  blockDim = {threads, 1, 1};
+  gridDim = {static_cast<int>(blocks.size()), 1, 1};
+  for (const int block : blocks) {
+    clean();
+    blockIdx = {block, 0, 0};
+    all_threads = Meeting(threads);
+    first_threads = Meeting(kFirstThreads);
+    warps_of_block.assign((count + 31) / 32, {});
+    for (ThreadOnHost& thread : std::span(threads_of_block).first(count)) {
+      if (!thread.stack) thread.stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
+      getcontext(&thread.context);
+      thread.context.uc_stack.ss_sp = thread.stack.get();
+      thread.context.uc_stack.ss_size = kStackBytes;
+      thread.context.uc_link = &before_block;
+      makecontext(&thread.context, RunThread, 0);
+      thread.ended = false;
+    }
+    running = threads;
+    waits_in_vain = 0;
+    threadIdx = {last_first ? threads - 1 : 0, 0, 0};
+    swapcontext(&before_block, &threads_of_block[static_cast<size_t>(threadIdx.x)].context);
   }
-  std::vector<std::thread> running;
-  for (int t = 0; t < threads; ++t) {
-    running.emplace_back([&, t] {
-      threadIdx = {t, 0, 0};
-      blockDim = {threads, 1, 1};
-      gridDim = {static_cast<int>(blocks.size()), 1, 1};
-      for (const int block : blocks) {
-        blockIdx = {block, 0, 0};
-        if (t == 0) clean();
-        threads_of_block->arrive_and_wait();
-        program();
-        threads_of_block->arrive_and_wait();
-      }
-    });
-  }
-  for (std::thread& thread : running) thread.join();
 }
 
 }  // namespace sparsefuse::test
 
-inline void __syncthreads() { sparsefuse::test::threads_of_block->arrive_and_wait(); }
-inline void __syncwarp() { sparsefuse::test::ThisWarp().barrier.arrive_and_wait(); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline void __syncthreads() { sparsefuse::test::all_threads.Meet(); }
+inline void __syncwarp() { sparsefuse::test::ThisWarp().meeting.Meet(); }
+inline void __threadfence() {}
 
 // The masks are those of whole warps.
 template <typename T>
@@ -114,7 +185,9 @@ inline bool __any_sync(unsigned, bool value) {
 
 template <typename T>
 T atomicAdd(T* to, T value) {
-  return std::atomic_ref(*to).fetch_add(value);
+  const T before = *to;
+  *to += value;
+  return before;
 }
 template <typename T>
 T __ldg(const T* from) {

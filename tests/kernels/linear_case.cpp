@@ -90,6 +90,19 @@ std::vector<float> RandomRows(int64_t rows, int64_t inputs, uint32_t seed) {
   return x;
 }
 
+void MakeIntegral(LinearLayer& layer) {
+  layer.scale_base = 1;
+  std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
+  std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+}
+
+std::vector<float> IntegralRows(int64_t rows, int64_t inputs, float spread) {
+  std::vector<float> x = RandomRows(rows, inputs, 10);
+  for (float& v : x) v = std::clamp(v * spread, -127.0f, 127.0f);
+  for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * inputs)] = 127;
+  return x;
+}
+
 namespace {
 
 // q and s of one row.

@@ -17,20 +17,7 @@ namespace {
 constexpr Encoding kEncodings[] = {Encoding::kInt8, Encoding::kInt4, Encoding::kNested1,
                                    Encoding::kNested4};
 
-// Unit scales and no bias, so that outputs are sums of integers, exact in float.
-void MakeIntegral(LinearLayer& layer) {
-  layer.scale_base = 1;
-  std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-  std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
-}
-
-// Rows with s = 1 and small codes.
-std::vector<float> IntegralRows(int64_t rows, int64_t inputs) {
-  std::vector<float> x = RandomRows(rows, inputs, 10);
-  for (float& v : x) v = std::clamp(v * 3, -127.0f, 127.0f);
-  for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * inputs)] = 127;
-  return x;
-}
+constexpr float kSpread = 3;  // small codes, so that sums are exact in float
 
 TEST_CASE("blocks of rows that share decoded weights, over several spans and scale rows") {
   for (const Encoding encoding : kEncodings) {
@@ -40,7 +27,7 @@ TEST_CASE("blocks of rows that share decoded weights, over several spans and sca
         LinearLayer layer({inputs, 40, scale_groups, encoding, sparse}, 5, false, 0.5);
         MakeIntegral(layer);
         const PreparedLayer prepared(kEmulatedAmx, layer), reference(Reference(), layer);
-        const std::vector<float> all = IntegralRows(131, inputs);
+        const std::vector<float> all = IntegralRows(131, inputs, kSpread);
         const std::vector<float> expected = reference.Run(all, 131);
         for (const int64_t rows : {4, 16, 17, 33, 36, 37, 49, 64, 131}) {
           INFO("encoding " << static_cast<int>(encoding) << ", sparse " << sparse << ", G "
@@ -74,7 +61,7 @@ TEST_CASE("runs of quads, runs that end in padding, and what only looks like one
     MakeIntegral(layer);
     for (const int64_t rows : {3, 9, 25, 70}) {
       INFO("encoding " << static_cast<int>(encoding) << ", rows " << rows);
-      const std::vector<float> x = IntegralRows(rows, inputs);
+      const std::vector<float> x = IntegralRows(rows, inputs, kSpread);
       REQUIRE(PreparedLayer(kEmulatedAmx, layer).Run(x, rows) ==
               PreparedLayer(Reference(), layer).Run(x, rows));
     }

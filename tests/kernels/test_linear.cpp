@@ -26,12 +26,9 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// Unit scales and no bias: outputs are the integers themselves.
-LinearLayer IntegerLayer(LinearShape shape, uint32_t seed) {
+LinearLayer IntegralLayer(LinearShape shape, uint32_t seed) {
   LinearLayer layer(shape, seed);
-  layer.scale_base = 1;
-  std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-  std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+  MakeIntegral(layer);
   return layer;
 }
 
@@ -73,11 +70,9 @@ TEST_CASE("integer sums are those of the reference") {
   for (const LinearKernel* kernel : Kernels()) {
     for (int64_t inputs : {1, 64, 130, 1000}) {
       INFO(kernel->name << ", K " << inputs);
-      const LinearLayer layer = IntegerLayer({inputs, 70, 0}, 9);
+      const LinearLayer layer = IntegralLayer({inputs, 70, 0}, 9);
       const int64_t rows = 29;
-      std::vector<float> x = RandomRows(rows, inputs, 10);
-      for (float& v : x) v = std::clamp(v * 50, -127.0f, 127.0f);
-      for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * inputs)] = 127;  // s = 1
+      const std::vector<float> x = IntegralRows(rows, inputs);
       const std::vector<float> y = PreparedLayer(*kernel, layer).Run(x, rows);
       REQUIRE(y == PreparedLayer(Reference(), layer).Run(x, rows));
       REQUIRE(std::all_of(y.begin(), y.end(), [](float v) { return v == std::rint(v); }));
@@ -93,7 +88,7 @@ TEST_CASE("extreme codes overflow nothing, up to the largest K") {
       for (int8_t code : {int8_t{127}, int8_t{-127}, int8_t{-128}}) {  // −128 only in hostile files
         for (float value : {127.0f, -127.0f}) {
           INFO(kernel->name << ", K " << inputs << ", code " << int{code} << ", x " << value);
-          LinearLayer layer = IntegerLayer({inputs, 17, 0}, 1);
+          LinearLayer layer = IntegralLayer({inputs, 17, 0}, 1);
           std::fill(layer.packed.begin(), layer.packed.end(), std::byte(code));  // padding included
           const std::vector<float> x(static_cast<size_t>(6 * inputs), value);
           for (float y : PreparedLayer(*kernel, layer).Run(x, 6)) {
@@ -108,7 +103,7 @@ TEST_CASE("extreme codes overflow nothing, up to the largest K") {
 TEST_CASE("activations round half to even, by division") {
   // Identity weights show the codes: y[n] = s·q[n] with s = 1.
   const int64_t size = 64;
-  LinearLayer layer = IntegerLayer({size, size, 0}, 1);
+  LinearLayer layer = IntegralLayer({size, size, 0}, 1);
   std::fill(layer.codes.begin(), layer.codes.end(), int8_t{0});
   for (int64_t i = 0; i < size; ++i) layer.codes[static_cast<size_t>(i * size + i)] = 1;
   layer.Pack();

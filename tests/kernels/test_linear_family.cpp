@@ -64,13 +64,9 @@ TEST_CASE("integer sums of every variant are those of the reference") {
     for (const LinearKernel* kernel : Kernels()) {
       for (const int64_t inputs : {3, 200, 2500}) {
         LinearLayer layer({inputs, 70, 0, encoding, sparse}, 9);
-        layer.scale_base = 1;
-        std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-        std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+        MakeIntegral(layer);
         const int64_t rows = 29;
-        std::vector<float> x = RandomRows(rows, inputs, 10);
-        for (float& v : x) v = std::clamp(v * 50, -127.0f, 127.0f);
-        for (int64_t r = 0; r < rows; ++r) x[static_cast<size_t>(r * inputs)] = 127;  // s = 1
+        const std::vector<float> x = IntegralRows(rows, inputs);
         INFO(kernel->name << ", K " << inputs);
         REQUIRE(PreparedLayer(*kernel, layer).Run(x, rows) ==
                 PreparedLayer(Reference(), layer).Run(x, rows));
@@ -85,9 +81,7 @@ TEST_CASE("pairs of weights at the bound and beyond it give exact sums") {
                              {64, 65}, {127, 127}, {-65, -64}, {127, -127}};
   for (const auto& pair : pairs) {
     LinearLayer layer({256, 33, 0}, 1);
-    layer.scale_base = 1;
-    std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-    std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+    MakeIntegral(layer);
     for (size_t i = 0; i < layer.codes.size(); ++i) layer.codes[i] = pair[i % 2];
     layer.Pack();
     for (const float sign : {1.0f, -1.0f}) {
@@ -108,9 +102,7 @@ TEST_CASE("extreme codes of every encoding overflow nothing, up to the largest K
       const int64_t inputs = kernel->needs.empty() ? 4096 : 65536;  // the portable ones are slow
       for (const int code : {0x77, 0x78, 0x87, 0x88, 0x7f, 0x80}) {
         LinearLayer layer({inputs, 3, 0, encoding, sparse}, 1, false, 1.0);
-        layer.scale_base = 1;
-        std::fill(layer.scale_code.begin(), layer.scale_code.end(), uint8_t{0});
-        std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+        MakeIntegral(layer);
         const int value4 = ((code & 15) ^ 8) - 8;
         std::fill(layer.codes.begin(), layer.codes.end(),
                   static_cast<int8_t>(encoding == Encoding::kInt4 ? value4 : code));
