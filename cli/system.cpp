@@ -35,7 +35,9 @@ int ThreadCount(std::optional<int64_t> wanted) {
 
 void GiveFreedMemoryBack() {
 #ifdef M_MMAP_THRESHOLD
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  mallopt(M_TRIM_THRESHOLD, 32 << 20);
+  mallopt(M_ARENA_MAX, 1);
 #endif
 }
 
