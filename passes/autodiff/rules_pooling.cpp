@@ -65,7 +65,6 @@ void GradAveragePool(Vjp& v) {
 
 // The node is asked for its second output, which element each maximum is.
 void GradMaxPool(Vjp& v) {
-  constexpr int64_t kScatterAddOpset = 16;
   v.NeedOpset(kScatterAddOpset);
   if (v.node().GetInt("storage_order", 0) != 0) {
     throw NoGradient{"only storage_order 0 has a gradient"};

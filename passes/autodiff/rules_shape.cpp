@@ -8,8 +8,6 @@
 namespace sparsefuse {
 namespace {
 
-constexpr int64_t kScatterAddOpset = 16;  // ScatterElements with reduction
-
 Value* ScatterAdd(Vjp& v, Value* into, Value* indices, Value* updates, int64_t axis) {
   v.NeedOpset(kScatterAddOpset);
   return v.Op("ScatterElements", {into, indices, updates},

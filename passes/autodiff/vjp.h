@@ -24,6 +24,8 @@ struct NoGradient {
   std::string reason;
 };
 
+inline constexpr int64_t kScatterAddOpset = 16;  // ScatterElements with reduction
+
 std::vector<int64_t> AxisRange(int64_t first, int64_t end);  // first, first + 1, … end − 1
 
 // A shape as far as it is known before running; a symbol stands for the same length everywhere, an

@@ -51,7 +51,7 @@ struct StoredTensor {
   double error;
 };
 
-StoredTensor Quantize(const Tensor& weight, int64_t axis, int threads) {
+StoredTensor QuantizeTensor(const Tensor& weight, int64_t axis, int threads) {
   const AxisView view(weight.dims(), axis);
   const std::vector<float> values = weight.ToFloats();
   std::vector<float> rows(values.size());
@@ -97,7 +97,7 @@ class WeightStore {
 
  private:
   Value* StoreInt8(const Tensor& weight, int64_t axis) {
-    const StoredTensor stored = Quantize(weight, axis, context_.threads);
+    const StoredTensor stored = QuantizeTensor(weight, axis, context_.threads);
     error = stored.error;
     action = "weight stored as int8, computed in float";
     return Scaled(builder_.Constant(stored.codes), stored.scales);

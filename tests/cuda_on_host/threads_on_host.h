@@ -1,8 +1,9 @@
 // Blocks of CUDA's threads on the host, one block after the other, and what device code calls, but
 // PTX (ptx_on_host.h): what it does in memory is real, its speed and the device's memory model are
-// not. Threads take turns, each until it waits for others, first to last or last to first: what
-// reads without waiting for who writes, or writes without waiting for who reads, is wrong in one of
-// the two. Include before the device code.
+// not. Threads take turns, each until it waits for others, and a warp's all have theirs before the
+// next warp's, as long as one of them gets on. First to last or last to first: what reads without
+// waiting for who writes, or writes without waiting for who reads, is wrong in one of the two.
+// Include before the device code.
 
 #ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
 #define SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
@@ -40,16 +41,27 @@ inline constexpr size_t kStackBytes = 256 << 10;
 inline std::vector<ThreadOnHost> threads_of_block;
 inline ucontext_t before_block;
 inline const std::function<void()>* program_of_block;
+inline constexpr int kLanes = 32;
 inline bool last_first = false;  // blocks, and a block's threads
-inline int running = 0;          // threads that have not ended
-inline int waits_in_vain = 0;    // turns since anything went on
+inline int turns_in_vain = 0;    // since anything went on
+inline int turns_of_warp = 0;    // the last of them
 
-// The next thread's turn.
+inline void GoOn() { turns_in_vain = turns_of_warp = 0; }
+
+// The next turn: the warp's next thread's; after a round of the warp in vain, the next warp's.
 inline void GiveWay() {
   const int threads = blockDim.x, self = threadIdx.x;
-  int next = self;
+  const auto step = [](int place, int count) {
+    return (place + (last_first ? count - 1 : 1)) % count;
+  };
+  int warp = self / kLanes, lane = self % kLanes, next;
   do {
-    next = (next + (last_first ? threads - 1 : 1)) % threads;
+    lane = step(lane, kLanes);
+    if (++turns_of_warp > kLanes) {
+      turns_of_warp = 0;
+      warp = step(warp, threads / kLanes);
+    }
+    next = warp * kLanes + lane;
   } while (threads_of_block[static_cast<size_t>(next)].ended);
   threadIdx.x = next;
   swapcontext(&threads_of_block[static_cast<size_t>(self)].context,
@@ -59,12 +71,12 @@ inline void GiveWay() {
 template <typename Condition>
 void WaitUntil(const Condition& holds) {
   for (; !holds(); GiveWay()) {
-    if (++waits_in_vain > 2 * running) {
+    if (++turns_in_vain > 4 * blockDim.x) {
       std::fputs("every thread of the block waits for others\n", stderr);
       std::abort();
     }
   }
-  waits_in_vain = 0;
+  GoOn();
 }
 
 // Where `count` threads wait for each other.
@@ -75,7 +87,7 @@ class Meeting {
     if (++here_ == count_) {
       here_ = 0;
       ++meetings_;
-      waits_in_vain = 0;
+      GoOn();
       return;
     }
     WaitUntil([this, now = meetings_] { return meetings_ != now; });
@@ -89,10 +101,10 @@ class Meeting {
 // What the lanes of a warp show each other. There are two boards, used in turn, so that one meeting
 // a time is enough: nobody is two times ahead.
 struct WarpOnHost {
-  using Board = std::array<std::array<std::byte, 32>, 32>;  // by lane
-  Meeting meeting{32};
+  using Board = std::array<std::array<std::byte, 32>, kLanes>;  // by lane
+  Meeting meeting{kLanes};
   std::array<Board, 2> boards{};
-  std::array<size_t, 32> times_shown{};
+  std::array<size_t, kLanes> times_shown{};
 };
 inline constexpr int kFirstThreads = 256;  // that may meet without the others
 inline Meeting all_threads{0}, first_threads{kFirstThreads};
@@ -121,11 +133,12 @@ class Shown {
   WarpOnHost::Board& board_;
 };
 
+inline int ended_threads = 0;
 inline void RunThread() {
   (*program_of_block)();
   threads_of_block[static_cast<size_t>(threadIdx.x)].ended = true;
-  waits_in_vain = 0;
-  if (--running > 0) GiveWay();  // for good
+  GoOn();
+  if (++ended_threads < blockDim.x) GiveWay();  // for good
 }
 
 // Every thread of the blocks, which come in this order, runs `program`; before each block `clean`
@@ -153,8 +166,8 @@ void RunBlocks(std::span<const int> blocks, int threads, const Clean& clean,
       makecontext(&thread.context, RunThread, 0);
       thread.ended = false;
     }
-    running = threads;
-    waits_in_vain = 0;
+    ended_threads = 0;
+    GoOn();
     threadIdx = {last_first ? threads - 1 : 0, 0, 0};
     swapcontext(&before_block, &threads_of_block[static_cast<size_t>(threadIdx.x)].context);
   }
