@@ -19,9 +19,10 @@ std::string CpuText();      // "avx2 fma f16c"
 int ThreadCount(std::optional<int64_t> wanted);
 
 // From here on freed blocks of 4 MiB and more go back to the system at once, and so does the heap's
-// free end beyond 32 MiB. glibc would let the bound grow, and keep freed tensors between small
-// blocks that live longer; a lower bound spends a third of a run on memory that comes and goes
-// (docs/performance.md, "Memory that comes and goes").
+// free end beyond 32 MiB; there is one heap, for each thread's own would keep as much. glibc would
+// let the bound grow, and keep freed tensors between small blocks that live longer; a lower bound
+// spends a third of a run on memory that comes and goes (docs/performance.md, "Memory that comes
+// and goes").
 void GiveFreedMemoryBack();
 
 // $XDG_CACHE_HOME/sparsefuse or ~/.cache/sparsefuse, which may not exist; empty where the

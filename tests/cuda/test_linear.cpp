@@ -2,9 +2,6 @@
 // reference kernel, bit for bit. Without a GPU each test says so and passes.
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <random>
 #include <tuple>
 #include <vector>
 

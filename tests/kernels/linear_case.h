@@ -42,10 +42,9 @@ void BoundPairs(LinearLayer& layer);
 // rows·inputs normally distributed values.
 std::vector<float> RandomRows(int64_t rows, int64_t inputs, uint32_t seed);
 
-// Scales of 1 and no bias, so that outputs are the sums of integers, for rows whose scale is 1, too
-// …
+// Scales of 1 and no bias: outputs are integer sums where the rows' scales are 1, too.
 void MakeIntegral(LinearLayer& layer);
-// … as that of these is, whose values are RandomRows's times `spread`, of each row's first 127.
+// Such rows: random values times `spread` within ±127, each row's first 127.
 std::vector<float> IntegralRows(int64_t rows, int64_t inputs, float spread = 50);
 
 // The operator written down once more, from the format alone and in double precision. `easy`: rows
