@@ -377,7 +377,7 @@ __device__ void FinishPanels(const Job& job, const Worker& from, int half, Meeti
       __threadfence();
       __syncwarp();
       int32_t before = 0;
-      if (lane == 0) before = atomicAdd(&job.arrived[panel * kFinishers + half], 1);
+      if (lane == 0) before = CountArrival(&job.arrived[panel * kFinishers + half]);
       before = __shfl_sync(~0u, before, 0);
       if (before != slots - 1) continue;
       __threadfence();

@@ -1,5 +1,5 @@
-// What the kernels of this folder share of PTX's instructions: copies, barriers, products. Kept
-// apart, so that tests can put functions of the host in their place.
+// What the kernels of this folder share of PTX's instructions, copies, barriers, products, and how
+// blocks meet. Kept apart, so that tests can put functions of the host in their place.
 
 #ifndef SPARSEFUSE_KERNELS_CUDA_PTX_CUH_
 #define SPARSEFUSE_KERNELS_CUDA_PTX_CUH_
@@ -68,6 +68,11 @@ __device__ inline void WaitFor(Barrier* barrier, int parity) {
         : "memory");
   } while (!done);
 }
+
+// --- Blocks that meet in global memory ---
+
+// Counts this one in; how many came before.
+__device__ inline int32_t CountArrival(int32_t* arrived) { return atomicAdd(arrived, 1); }
 
 // --- Products ---
 

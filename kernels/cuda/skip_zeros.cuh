@@ -16,6 +16,7 @@
 #define SPARSEFUSE_KERNELS_CUDA_SKIP_ZEROS_CUH_
 
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace sparsefuse::cuda::skip {
 
@@ -235,7 +236,7 @@ __device__ void Span(const Job& job, const Skip& skip, Shared<kEncoding, kRows>&
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    shared.last = atomicAdd(&job.arrived[strip], 1) == skip.shape.spans() - 1;
+    shared.last = CountArrival(&job.arrived[strip]) == skip.shape.spans() - 1;
   }
   __syncthreads();
   if (!shared.last) return;

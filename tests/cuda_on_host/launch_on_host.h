@@ -48,22 +48,36 @@ cudaError_t LaunchKernel(void (*kernel)(Parameters...), cudaKernel_t made, int64
   std::vector<int> order(static_cast<size_t>(blocks));
   std::iota(order.begin(), order.end(), 0);
   if (test::last_first) std::reverse(order.begin(), order.end());
-  constexpr uint8_t kUnset = 0x55;  // nobody clears it on a GPU, either
-  test::RunBlocks(
-      order, static_cast<int>(threads),
-      [&] {
-        for (const std::span<uint8_t> memory : memories) std::ranges::fill(memory, kUnset);
-      },
-      [&] {
-        OfThread(uncommitted).clear();
-        OfThread(committed).clear();
-        OfThread(begun).clear();
-        OfThread(products).clear();
-        program(arguments...);
-      });
+  // Nobody clears it on a GPU, either.
+  const uint8_t unset = test::last_first ? 0 : 0x55;
+  const test::LaunchOnHost launch = {
+      .program =
+          [&] {
+            OfThread() = {};
+            program(arguments...);
+          },
+      .clean =
+          [&] {
+            for (const std::span<uint8_t> memory : memories) std::ranges::fill(memory, unset);
+          },
+      .keep =
+          [&] {
+            std::vector<std::vector<uint8_t>> kept;
+            for (const std::span<uint8_t> memory : memories) {
+              kept.emplace_back(memory.begin(), memory.end());
+            }
+            auto kept_asked = std::exchange(asked, std::vector<Asked>(kMostThreads));
+            return [&, kept = std::move(kept), kept_asked = std::move(kept_asked)]() mutable {
+              for (size_t i = 0; i < kept.size(); ++i) {
+                std::ranges::copy(kept[i], memories[i].begin());
+              }
+              asked = std::move(kept_asked);
+            };
+          }};
+  test::RunBlocks(order, static_cast<int>(threads), launch);
   for (const std::span<uint8_t> memory : memories) {
     for (const uint8_t byte : memory.subspan(static_cast<size_t>(shared_bytes))) {
-      if (byte != kUnset) return cudaErrorIllegalAddress;  // written beyond what was asked for
+      if (byte != unset) return cudaErrorIllegalAddress;  // written beyond what was asked for
     }
   }
   return cudaSuccess;

@@ -21,12 +21,6 @@
 
 namespace sparsefuse::cuda {
 
-inline constexpr int kMostThreads = 1024;  // of a block
-template <typename T>
-T& OfThread(std::array<T, kMostThreads>& by_thread) {
-  return by_thread[static_cast<size_t>(threadIdx.x)];
-}
-
 // --- Copies from global to shared memory ---
 
 struct CopyOnHost {
@@ -42,13 +36,27 @@ struct CopyOnHost {
   }
 };
 inline bool copies_are_late = true;
-// By thread.
-inline std::array<std::vector<CopyOnHost>, kMostThreads> uncommitted;
-inline std::array<std::deque<std::vector<CopyOnHost>>, kMostThreads> committed;
+
+struct ProductOnHost {
+  int32_t* sum;
+  std::array<uint32_t, 4> a[4];  // a0 … a3 of lanes 4g … 4g + 3
+  const uint8_t* b;
+};
+
+// What a thread has asked for and not waited for.
+struct Asked {
+  std::vector<CopyOnHost> uncommitted;
+  std::deque<std::vector<CopyOnHost>> committed;
+  std::vector<ProductOnHost> begun;
+  std::deque<std::vector<ProductOnHost>> products;
+};
+inline constexpr int kMostThreads = 1024;  // of a block
+inline std::vector<Asked> asked(kMostThreads);
+inline Asked& OfThread() { return asked[static_cast<size_t>(threadIdx.x)]; }
 
 inline void Copy(const CopyOnHost& copy) {
   if (!copies_are_late) copy.Do();
-  OfThread(uncommitted).push_back(copy);
+  OfThread().uncommitted.push_back(copy);
 }
 inline void CopyAsync16(void* shared, const void* global) { Copy({shared, global, 16}); }
 inline void CopyAsync4(void* shared, const void* global) { Copy({shared, global, 4}); }
@@ -59,11 +67,11 @@ inline void CopyAsync4OrZero(void* shared, const void* global, bool copy) {
   Copy({shared, copy ? global : nullptr, 4});
 }
 inline void CommitCopies() {
-  OfThread(committed).push_back(std::exchange(OfThread(uncommitted), {}));
+  OfThread().committed.push_back(std::exchange(OfThread().uncommitted, {}));
 }
 template <int kPending>
 void WaitForCopies() {
-  for (auto& groups = OfThread(committed); groups.size() > kPending; groups.pop_front()) {
+  for (auto& groups = OfThread().committed; groups.size() > kPending; groups.pop_front()) {
     if (!copies_are_late) continue;
     for (const CopyOnHost& copy : groups.front()) copy.Do();
   }
@@ -93,7 +101,7 @@ inline void WaitFor(Barrier* barrier, int parity) {
 template <int kWarps>
 void SyncFirstWarps() {
   static_assert(kWarps * 32 == test::kFirstThreads);
-  test::first_threads.Meet();
+  test::block->first.Meet();
 }
 
 // Copies that a barrier counts are there at once.
@@ -104,6 +112,15 @@ inline void ArriveAndExpect(Barrier* barrier, int bytes) {
 inline void CopyBulk(void* shared, const void* global, int bytes, Barrier* barrier) {
   std::memcpy(shared, global, static_cast<size_t>(bytes));
   Change(barrier, 0, 0, static_cast<uint64_t>(bytes));
+}
+
+// --- Blocks ---
+
+// All others run before this one gets on: they must find what it says is there.
+inline int32_t CountArrival(int32_t* arrived) {
+  const int32_t before = (*arrived)++;
+  test::LetOthersRun();
+  return before;
 }
 
 // --- Products ---
@@ -134,14 +151,6 @@ void LowerRegisters() {}
 template <int kRegisters>
 void RaiseRegisters() {}
 
-struct ProductOnHost {
-  int32_t* sum;
-  std::array<uint32_t, 4> a[4];  // a0 … a3 of lanes 4g … 4g + 3
-  const uint8_t* b;
-};
-inline std::array<std::vector<ProductOnHost>, kMostThreads> begun;  // by thread
-inline std::array<std::deque<std::vector<ProductOnHost>>, kMostThreads> products;
-
 // A matrix of 128 rows of 64 bytes; the pieces of 16 bytes lie where the address says after its
 // bits 4 and 5 are changed by bits 7 and 8.
 inline uint64_t Describe(const void* shared) { return reinterpret_cast<uint64_t>(shared) >> 4; }
@@ -157,13 +166,13 @@ inline void MultiplyAddAsync(int32_t (&sum)[kPart], uint32_t a0, uint32_t a1, ui
   const test::Shown words(std::array{a0, a1, a2, a3});
   ProductOnHost product{sum, {}, reinterpret_cast<const uint8_t*>(b << 4)};
   for (int t = 0; t < 4; ++t) product.a[t] = words.at(threadIdx.x % 32 / 4 * 4 + t);
-  OfThread(begun).push_back(product);
+  OfThread().begun.push_back(product);
 }
 inline void BeginProducts() {}
-inline void CommitProducts() { OfThread(products).push_back(std::exchange(OfThread(begun), {})); }
+inline void CommitProducts() { OfThread().products.push_back(std::exchange(OfThread().begun, {})); }
 template <int kPending>
 void WaitForProducts() {
-  for (auto& groups = OfThread(products); groups.size() > kPending; groups.pop_front()) {
+  for (auto& groups = OfThread().products; groups.size() > kPending; groups.pop_front()) {
     for (const ProductOnHost& product : groups.front()) {
       for (int i = 0; i < kPart; ++i) {
         const int column = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;

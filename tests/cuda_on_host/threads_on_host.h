@@ -3,7 +3,8 @@
 // not. Threads take turns, each until it waits for others, and a warp's all have theirs before the
 // next warp's, as long as one of them gets on. First to last or last to first: what reads without
 // waiting for who writes, or writes without waiting for who reads, is wrong in one of the two.
-// Include before the device code.
+// A block may stand still while all blocks after it run: what it tells them before it is done is
+// wrong, too. Include before the device code.
 
 #ifndef SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
 #define SPARSEFUSE_TESTS_CUDA_ON_HOST_THREADS_ON_HOST_H_
@@ -38,60 +39,14 @@ struct ThreadOnHost {
   bool ended;
 };
 inline constexpr size_t kStackBytes = 256 << 10;
-inline std::vector<ThreadOnHost> threads_of_block;
-inline ucontext_t before_block;
-inline const std::function<void()>* program_of_block;
 inline constexpr int kLanes = 32;
 inline bool last_first = false;  // blocks, and a block's threads
-inline int turns_in_vain = 0;    // since anything went on
-inline int turns_of_warp = 0;    // the last of them
-
-inline void GoOn() { turns_in_vain = turns_of_warp = 0; }
-
-// The next turn: the warp's next thread's; after a round of the warp in vain, the next warp's.
-inline void GiveWay() {
-  const int threads = blockDim.x, self = threadIdx.x;
-  const auto step = [](int place, int count) {
-    return (place + (last_first ? count - 1 : 1)) % count;
-  };
-  int warp = self / kLanes, lane = self % kLanes, next;
-  do {
-    lane = step(lane, kLanes);
-    if (++turns_of_warp > kLanes) {
-      turns_of_warp = 0;
-      warp = step(warp, threads / kLanes);
-    }
-    next = warp * kLanes + lane;
-  } while (threads_of_block[static_cast<size_t>(next)].ended);
-  threadIdx.x = next;
-  swapcontext(&threads_of_block[static_cast<size_t>(self)].context,
-              &threads_of_block[static_cast<size_t>(next)].context);
-}
-
-template <typename Condition>
-void WaitUntil(const Condition& holds) {
-  for (; !holds(); GiveWay()) {
-    if (++turns_in_vain > 4 * blockDim.x) {
-      std::fputs("every thread of the block waits for others\n", stderr);
-      std::abort();
-    }
-  }
-  GoOn();
-}
 
 // Where `count` threads wait for each other.
 class Meeting {
  public:
   explicit Meeting(int count) : count_(count) {}
-  void Meet() {
-    if (++here_ == count_) {
-      here_ = 0;
-      ++meetings_;
-      GoOn();
-      return;
-    }
-    WaitUntil([this, now = meetings_] { return meetings_ != now; });
-  }
+  void Meet();
 
  private:
   int count_, here_ = 0;
@@ -107,10 +62,63 @@ struct WarpOnHost {
   std::array<size_t, kLanes> times_shown{};
 };
 inline constexpr int kFirstThreads = 256;  // that may meet without the others
-inline Meeting all_threads{0}, first_threads{kFirstThreads};
-inline std::vector<WarpOnHost> warps_of_block;
 
-inline WarpOnHost& ThisWarp() { return warps_of_block[static_cast<size_t>(threadIdx.x / 32)]; }
+struct BlockOnHost {
+  std::vector<ThreadOnHost> threads;  // perhaps more than it has
+  std::vector<WarpOnHost> warps;
+  Meeting all{0}, first{kFirstThreads};
+  ucontext_t before;
+  int ended_threads;
+  int turns_in_vain;  // since anything went on
+  int turns_of_warp;  // the last of them
+};
+inline std::array<BlockOnHost, 2> blocks;  // the second while the first stands still
+inline BlockOnHost* block = &blocks[0];    // whose turn it is
+
+inline void GoOn() { block->turns_in_vain = block->turns_of_warp = 0; }
+
+// The next turn: the warp's next thread's; after a round of the warp in vain, the next warp's.
+inline void GiveWay() {
+  const int threads = blockDim.x, self = threadIdx.x;
+  const auto step = [](int place, int count) {
+    return (place + (last_first ? count - 1 : 1)) % count;
+  };
+  int warp = self / kLanes, lane = self % kLanes, next;
+  do {
+    lane = step(lane, kLanes);
+    if (++block->turns_of_warp > kLanes) {
+      block->turns_of_warp = 0;
+      warp = step(warp, threads / kLanes);
+    }
+    next = warp * kLanes + lane;
+  } while (block->threads[static_cast<size_t>(next)].ended);
+  threadIdx.x = next;
+  swapcontext(&block->threads[static_cast<size_t>(self)].context,
+              &block->threads[static_cast<size_t>(next)].context);
+}
+
+template <typename Condition>
+void WaitUntil(const Condition& holds) {
+  for (; !holds(); GiveWay()) {
+    if (++block->turns_in_vain > 4 * blockDim.x) {
+      std::fputs("every thread of the block waits for others\n", stderr);
+      std::abort();
+    }
+  }
+  GoOn();
+}
+
+inline void Meeting::Meet() {
+  if (++here_ == count_) {
+    here_ = 0;
+    ++meetings_;
+    GoOn();
+    return;
+  }
+  WaitUntil([this, now = meetings_] { return meetings_ != now; });
+}
+
+inline WarpOnHost& ThisWarp() { return block->warps[static_cast<size_t>(threadIdx.x / kLanes)]; }
 
 // Shows a value to the warp's other lanes; `at` of the result is lane `at`'s.
 template <typename T>
@@ -133,49 +141,73 @@ class Shown {
   WarpOnHost::Board& board_;
 };
 
-inline int ended_threads = 0;
+// What blocks of a launch run.
+struct LaunchOnHost {
+  std::function<void()> program;  // of every thread
+  std::function<void()> clean;    // before each block: its memory as that of a new one
+  // The memory of the block whose turn it is; calling the result brings it back.
+  std::function<std::function<void()>()> keep;
+};
+inline const LaunchOnHost* launch;
+inline std::span<const int> blocks_to_come;
+
 inline void RunThread() {
-  (*program_of_block)();
-  threads_of_block[static_cast<size_t>(threadIdx.x)].ended = true;
+  launch->program();
+  block->threads[static_cast<size_t>(threadIdx.x)].ended = true;
   GoOn();
-  if (++ended_threads < blockDim.x) GiveWay();  // for good
+  if (++block->ended_threads < blockDim.x) GiveWay();  // for good
 }
 
-// Every thread of the blocks, which come in this order, runs `program`; before each block `clean`
-// runs.
-template <typename Clean>
-void RunBlocks(std::span<const int> blocks, int threads, const Clean& clean,
-               const std::function<void()>& program) {
-  const auto count = static_cast<size_t>(threads);
-  if (threads_of_block.size() < count) threads_of_block.resize(count);
-  program_of_block = &program;
-  blockDim = {threads, 1, 1};
-  gridDim = {static_cast<int>(blocks.size()), 1, 1};
-  for (const int block : blocks) {
-    clean();
-    blockIdx = {block, 0, 0};
-    all_threads = Meeting(threads);
-    first_threads = Meeting(kFirstThreads);
-    warps_of_block.assign((count + 31) / 32, {});
-    for (ThreadOnHost& thread : std::span(threads_of_block).first(count)) {
-      if (!thread.stack) thread.stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = thread.stack.get();
-      thread.context.uc_stack.ss_size = kStackBytes;
-      thread.context.uc_link = &before_block;
-      makecontext(&thread.context, RunThread, 0);
-      thread.ended = false;
-    }
-    ended_threads = 0;
-    GoOn();
-    threadIdx = {last_first ? threads - 1 : 0, 0, 0};
-    swapcontext(&before_block, &threads_of_block[static_cast<size_t>(threadIdx.x)].context);
+inline void RunNextBlock() {
+  launch->clean();
+  blockIdx = {blocks_to_come.front(), 0, 0};
+  blocks_to_come = blocks_to_come.subspan(1);
+  const auto count = static_cast<size_t>(blockDim.x);
+  if (block->threads.size() < count) block->threads.resize(count);
+  block->warps.assign((count + kLanes - 1) / kLanes, {});
+  block->all = Meeting(blockDim.x);
+  block->first = Meeting(kFirstThreads);
+  for (ThreadOnHost& thread : std::span(block->threads).first(count)) {
+    if (!thread.stack) thread.stack = std::make_unique_for_overwrite<std::byte[]>(kStackBytes);
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = thread.stack.get();
+    thread.context.uc_stack.ss_size = kStackBytes;
+    thread.context.uc_link = &block->before;
+    makecontext(&thread.context, RunThread, 0);
+    thread.ended = false;
   }
+  block->ended_threads = 0;
+  GoOn();
+  threadIdx = {last_first ? blockDim.x - 1 : 0, 0, 0};
+  swapcontext(&block->before, &block->threads[static_cast<size_t>(threadIdx.x)].context);
+}
+
+// Blocks come in the order of `numbers`.
+inline void RunBlocks(std::span<const int> numbers, int threads, const LaunchOnHost& one) {
+  launch = &one;
+  blocks_to_come = numbers;
+  blockDim = {threads, 1, 1};
+  gridDim = {static_cast<int>(numbers.size()), 1, 1};
+  while (!blocks_to_come.empty()) RunNextBlock();
+}
+
+// This thread's block stands still until all blocks that have not begun have ended, unless it runs
+// while another one does.
+inline void LetOthersRun() {
+  if (block != &blocks[0] || blocks_to_come.empty()) return;
+  const std::function<void()> bring_back = launch->keep();
+  const IndexOnHost thread = threadIdx, number = blockIdx;
+  block = &blocks[1];
+  while (!blocks_to_come.empty()) RunNextBlock();
+  block = &blocks[0];
+  threadIdx = thread;
+  blockIdx = number;
+  bring_back();
 }
 
 }  // namespace sparsefuse::test
 
-inline void __syncthreads() { sparsefuse::test::all_threads.Meet(); }
+inline void __syncthreads() { sparsefuse::test::block->all.Meet(); }
 inline void __syncwarp() { sparsefuse::test::ThisWarp().meeting.Meet(); }
 inline void __threadfence() {}
 

@@ -65,7 +65,10 @@ TEST_CASE("attributes: missing, of another type, out of range") {
                             (std::string(name) == "scale_groups" && value >= 0 && value <= 1024 &&
                              value != 1);  // ≥ 2 groups: one row of scales, as with 0
       INFO(value);
-      REQUIRE((LoadError(changed.Int(name, value)) == "") == harmless);
+      const std::string error = LoadError(changed.Int(name, value));
+      REQUIRE((error == "") == harmless);
+      const std::string out_of_range = std::string("attribute ") + name + " is ";
+      if (value < 0) REQUIRE(error.find(out_of_range) != std::string::npos);
     }
   }
   for (float value : {0.0f, -1.0f, INFINITY, std::nanf("")}) {
@@ -85,6 +88,12 @@ TEST_CASE("attributes: missing, of another type, out of range") {
             std::string::npos);
   }
   REQUIRE(LoadError(parts.Model().Int("zero_inputs", 1)).find("no float") != std::string::npos);
+  NodeModel text = parts.Model();
+  onnx::AttributeProto& zeros = *text.node().add_attribute();
+  zeros.set_name("zero_inputs");
+  zeros.set_type(onnx::AttributeProto::STRING);
+  zeros.set_s("0.5");
+  REQUIRE(LoadError(text).find("no float") != std::string::npos);
   NodeModel newer = parts.Model();
   RemoveAttribute(newer, "layout");
   REQUIRE(LoadError(newer.Int("layout", 2)).find("newer library") != std::string::npos);
@@ -147,24 +156,29 @@ TEST_CASE("lists of blocks and gates that lie are refused") {
       CHECK(refused([&](LinearLayer& l) { l.group_ptr[i] = value; }, ""));
     }
   }
-  for (const float value : {-1.0f, 0.5f, 3.0f, 1.0f, 1e9f, 3e38f, INFINITY, NAN}) {
-    CHECK(refused([&](LinearLayer& l) { l.gate[3] = value; }, "gate"));
+  for (const float value : {-1.0f, 0.5f, 1025.0f, 1e9f, 3e38f, INFINITY, NAN}) {
+    CHECK(refused([&](LinearLayer& l) { l.gate[3] = value; }, "sketch rows"));
+  }
+  for (const float value : {1.0f, 3.0f}) {
+    CHECK(refused([&](LinearLayer& l) { l.gate[3] = value; }, "input gate has shape"));
   }
   const auto broken = [&](std::vector<int64_t> LayerParts::*member, auto change) {
     LayerParts parts(layer);
     change(parts.*member);
-    return !LoadError(parts.Model()).empty();
+    return LoadError(parts.Model());
   };
   for (const auto member :
        {&LayerParts::weight_dims, &LayerParts::scale_dims, &LayerParts::gate_dims,
         &LayerParts::quad_dims, &LayerParts::group_ptr_dims}) {
-    CHECK(broken(member, [](auto& dims) { dims.back() -= 1; }));
-    CHECK(broken(member, [](auto& dims) { dims.back() += 1; }));
-    CHECK(broken(member, [](auto& dims) { dims.push_back(1); }));
-    CHECK(broken(member, [](auto& dims) { dims.clear(); }));
-    CHECK(broken(member, [](auto& dims) { dims = {0}; }));
+    CHECK(broken(member, [](auto& dims) { dims.back() -= 1; }) != "");
+    CHECK(broken(member, [](auto& dims) { dims.back() += 1; }) != "");
+    CHECK(broken(member, [](auto& dims) { dims.push_back(1); }) != "");
+    CHECK(broken(member, [](auto& dims) { dims.clear(); }) != "");
+    CHECK(broken(member, [](auto& dims) { dims = {0}; }) != "");
   }
-  CHECK(broken(&LayerParts::weight_dims, [](auto& dims) { dims[1] = 100000; }));
+  CHECK(broken(&LayerParts::weight_dims, [](auto& dims) {
+          dims[1] = 100000;
+        }).find("weight has 100000 groups, at most") != std::string::npos);
 }
 
 TEST_CASE("inputs: too few, too many, absent") {
