@@ -17,7 +17,7 @@ inline std::vector<LinearLayer> LayersOnHost() {
   for (const Pattern pattern : kPatterns) {
     layers.push_back(MakeLayer(kEncodings[layers.size() % 4], pattern, 200, 70, 0.6, 7));
   }
-  layers.emplace_back(LinearShape{200, 70, 1, Encoding::kInt4, false}, 8);
+  layers.emplace_back(LinearShape{200, 70, 2, Encoding::kInt4, false}, 8);
   return layers;
 }
 

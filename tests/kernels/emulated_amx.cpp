@@ -1,5 +1,6 @@
 #include "tests/kernels/emulated_amx.h"
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 
@@ -78,27 +79,25 @@ struct Emulated : EmulatedLanes {
     for (int64_t m = 0; m < kLines; ++m) {
       Int line = Element<Int>(Get<sums>(), m, 0);
       for (int64_t k = 0; k < kLines; ++k) {
-        for (int64_t i = 0; i < 4; ++i) {
+        const Int quads = Element<Int>(Get<b>(), k, 0);
+        for (int i = 0; i < 4; ++i) {
           const int factor = Element<int8_t>(Get<a>(), m, 4 * k + i);
-          for (int64_t n = 0; n < kLines; ++n) {
-            int32_t& sum = line[static_cast<size_t>(n)];
-            sum = Wrap(Bits(sum) + Bits(factor * Element<int8_t>(Get<b>(), k, 4 * n + i)));
-          }
+          const Int bytes = FromBits(Bits(quads) << (24 - 8 * i)) >> 24;
+          line = Add(line, factor * bytes);
         }
       }
-      std::memcpy(Get<sums>()[static_cast<size_t>(m)].data(), line.data(), kLineBytes);
+      std::memcpy(Get<sums>()[static_cast<size_t>(m)].data(), &line, kLineBytes);
     }
   }
 
-  static void StoreBytes(std::byte* p, const Int& v) { std::memcpy(p, v.data(), sizeof v); }
   static void Prefetch(const std::byte*) {}
   static int32_t ReduceAdd(const Int& v) {
     uint32_t sum = 0;
-    for (int32_t lane : v) sum += Bits(lane);
-    return Wrap(sum);
+    for (int i = 0; i < kLanes; ++i) sum += Bits(v)[i];
+    return std::bit_cast<int32_t>(sum);
   }
   static Int GatherQuads(const std::byte* quads, const uint16_t* index) {
-    return Map<Int>([=](size_t i) {
+    return Map<Int>([=](int i) {
       int32_t quad;
       std::memcpy(&quad, quads + 4 * index[i], sizeof quad);
       return quad;
@@ -109,13 +108,19 @@ struct Emulated : EmulatedLanes {
     std::array<int8_t, 64> bytes;
     auto* out = bytes.data();
     for (const Int* v : {&first[0], &first[1], &second[0], &second[1]}) {
-      for (int32_t lane : *v) *out++ = static_cast<int8_t>(std::clamp(lane, -128, 127));
+      for (int i = 0; i < kLanes; ++i) {
+        *out++ = static_cast<int8_t>(std::clamp<int32_t>((*v)[i], -128, 127));
+      }
     }
     return std::bit_cast<Int>(bytes);
   }
   static void Transpose(Int (&line)[16]) {
-    for (size_t i = 0; i < 16; ++i) {
-      for (size_t j = 0; j < i; ++j) std::swap(line[i][j], line[j][i]);
+    for (int i = 0; i < 16; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const int32_t lane = line[i][j];
+        line[i][j] = line[j][i];
+        line[j][i] = lane;
+      }
     }
   }
 };

@@ -5,7 +5,6 @@
 #define SPARSEFUSE_TESTS_KERNELS_EMULATED_LANES_H_
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -17,141 +16,98 @@
 namespace sparsefuse::test {
 
 struct EmulatedLanes {
-  using Float = std::array<float, 16>;
-  using Int = std::array<int32_t, 16>;
-
   static constexpr int64_t kLanes = 16;
 
+  // Vectors of the compiler's, on any machine; arrays of lanes take it minutes.
+  static constexpr int kBytes = 64;
+  using Float [[gnu::vector_size(kBytes)]] = float;
+  using Int [[gnu::vector_size(kBytes)]] = int32_t;
+  using Unsigned [[gnu::vector_size(kBytes)]] = uint32_t;
+  using Bytes [[gnu::vector_size(kBytes)]] = uint8_t;
+
+  static Unsigned Bits(const Int& v) { return std::bit_cast<Unsigned>(v); }
+  static Int FromBits(const Unsigned& v) { return std::bit_cast<Int>(v); }
   template <typename Out, typename F>
   static Out Map(F lane) {
-    Out out;
-    for (size_t i = 0; i < out.size(); ++i) out[i] = lane(i);
+    Out out{};
+    for (int i = 0; i < kLanes; ++i) out[i] = lane(i);
     return out;
   }
-  static int32_t Wrap(uint32_t v) { return std::bit_cast<int32_t>(v); }
-  static uint32_t Bits(int32_t v) { return std::bit_cast<uint32_t>(v); }
-
   template <typename Out>
   static Out FromMemory(const void* p) {
     Out out;
-    std::memcpy(out.data(), p, sizeof out);
+    std::memcpy(&out, p, sizeof out);
     return out;
   }
   static Float Load(const float* p) { return FromMemory<Float>(p); }
   static Int LoadInt(const int32_t* p) { return FromMemory<Int>(p); }
   static Int LoadBytes(const std::byte* p) { return FromMemory<Int>(p); }
-  static void StoreBytes(std::byte* p, const Int& v) { std::memcpy(p, v.data(), sizeof v); }
-  static void Store(float* p, const Float& v) { std::memcpy(p, v.data(), sizeof v); }
-  static Float Broadcast(float v) {
-    return Map<Float>([=](size_t) { return v; });
-  }
-  static Int BroadcastInt(int32_t v) {
-    return Map<Int>([=](size_t) { return v; });
-  }
+  static void StoreBytes(std::byte* p, const Int& v) { std::memcpy(p, &v, sizeof v); }
+  static void Store(float* p, const Float& v) { std::memcpy(p, &v, sizeof v); }
+  static Float Broadcast(float v) { return v - Float{}; }
+  static Int BroadcastInt(int32_t v) { return v - Int{}; }
   static Int BroadcastByte(int v) {
-    return BroadcastInt(Wrap(static_cast<uint32_t>(v) * 0x01010101u));
+    return FromBits(static_cast<uint32_t>(v) * 0x01010101u - Unsigned{});
   }
   static Int Zero() { return {}; }
   static Float LoadHalf(const uint16_t* p) {
-    return Map<Float>([=](size_t i) { return Float16ToFloat(p[i]); });
+    return Map<Float>([=](int i) { return Float16ToFloat(p[i]); });
   }
   static void StoreHalf(uint16_t* p, const Float& v) {
-    for (float lane : v) *p++ = FloatToFloat16(lane);
+    for (int i = 0; i < kLanes; ++i) p[i] = FloatToFloat16(v[i]);
   }
-  static Float Multiply(const Float& a, const Float& b) {
-    return Map<Float>([&](size_t i) { return a[i] * b[i]; });
-  }
-  static Float Divide(const Float& a, const Float& b) {
-    return Map<Float>([&](size_t i) { return a[i] / b[i]; });
-  }
-  static Float AddFloat(const Float& a, const Float& b) {
-    return Map<Float>([&](size_t i) { return a[i] + b[i]; });
-  }
+  static Float Multiply(const Float& a, const Float& b) { return a * b; }
+  static Float Divide(const Float& a, const Float& b) { return a / b; }
+  static Float AddFloat(const Float& a, const Float& b) { return a + b; }
   static Float MultiplyAdd(const Float& a, const Float& b, const Float& c) {
-    return Map<Float>([&](size_t i) { return std::fma(a[i], b[i], c[i]); });
+    return Map<Float>([&](int i) { return std::fma(a[i], b[i], c[i]); });
   }
   // vmaxps, vminps: the second where either is NaN.
-  static Float Max(const Float& a, const Float& b) {
-    return Map<Float>([&](size_t i) { return a[i] > b[i] ? a[i] : b[i]; });
-  }
-  static Float Min(const Float& a, const Float& b) {
-    return Map<Float>([&](size_t i) { return a[i] < b[i] ? a[i] : b[i]; });
-  }
-  static Float Abs(const Float& v) {
-    return Map<Float>([&](size_t i) { return std::fabs(v[i]); });
-  }
-  static Float PowerOfTwo(const Int& n) {
-    return Map<Float>([&](size_t i) { return std::bit_cast<float>((n[i] + 127) << 23); });
-  }
-  static Int Add(const Int& a, const Int& b) {
-    return Map<Int>([&](size_t i) { return Wrap(Bits(a[i]) + Bits(b[i])); });
-  }
+  static Float Max(const Float& a, const Float& b) { return a > b ? a : b; }
+  static Float Min(const Float& a, const Float& b) { return a < b ? a : b; }
+  static Float Abs(const Float& v) { return std::bit_cast<Float>(MagnitudeBits(v)); }
+  static Float PowerOfTwo(const Int& n) { return std::bit_cast<Float>((n + 127) << 23); }
+  static Int Add(const Int& a, const Int& b) { return FromBits(Bits(a) + Bits(b)); }
   static Int Subtract(const Int& a, int32_t b) {
-    return Map<Int>([&](size_t i) { return Wrap(Bits(a[i]) - Bits(b)); });
+    return FromBits(Bits(a) - static_cast<uint32_t>(b));
   }
   // vcvtps2dq: to nearest even; out of range and NaN give 0x80000000.
   static Int Round(const Float& v) {
-    return Map<Int>([&](size_t i) {
+    return Map<Int>([&](int i) {
       const float r = std::nearbyint(v[i]);
       return std::fabs(r) < 0x1p31f ? static_cast<int32_t>(r) : INT32_MIN;
     });
   }
-  static Float ToFloat(const Int& v) {
-    return Map<Float>([&](size_t i) { return static_cast<float>(v[i]); });
-  }
-  static Int MagnitudeBits(const Float& v) {
-    return Map<Int>([&](size_t i) { return std::bit_cast<int32_t>(v[i]) & 0x7fffffff; });
-  }
-  static Int MaxBits(const Int& a, const Int& b) {
-    return Map<Int>([&](size_t i) { return Wrap(std::max(Bits(a[i]), Bits(b[i]))); });
-  }
+  static Float ToFloat(const Int& v) { return __builtin_convertvector(v, Float); }
+  static Int MagnitudeBits(const Float& v) { return std::bit_cast<Int>(v) & 0x7fffffff; }
+  static Int MaxBits(const Int& a, const Int& b) { return Bits(a) > Bits(b) ? a : b; }
   static uint32_t ReduceMaxBits(const Int& v) {
     uint32_t most = 0;
-    for (int32_t lane : v) most = std::max(most, Bits(lane));
+    for (int i = 0; i < kLanes; ++i) most = std::max(most, Bits(v)[i]);
     return most;
   }
   // vpdpbusd: adds four products of an unsigned by a signed byte to each lane; wraps.
   static Int DotBytes(const Int& sum, const Int& unsigned_bytes, const Int& signed_bytes) {
-    return Map<Int>([&](size_t i) {
-      uint32_t lane = Bits(sum[i]);
-      for (int byte = 0; byte < 32; byte += 8) {
-        const auto u = static_cast<uint8_t>(Bits(unsigned_bytes[i]) >> byte);
-        const auto s = static_cast<int8_t>(Bits(signed_bytes[i]) >> byte);
-        lane += Bits(int32_t{u} * s);
-      }
-      return Wrap(lane);
-    });
+    Unsigned lanes = Bits(sum);
+    for (int byte = 0; byte < 32; byte += 8) {
+      const Unsigned u = Bits(unsigned_bytes) >> byte & 255;
+      const Int s = FromBits(Bits(signed_bytes) << (24 - byte)) >> 24;
+      lanes += u * Bits(s);
+    }
+    return FromBits(lanes);
   }
-  static Int And(const Int& a, const Int& b) {
-    return Map<Int>([&](size_t i) { return a[i] & b[i]; });
-  }
-  static Int Or(const Int& a, const Int& b) {
-    return Map<Int>([&](size_t i) { return a[i] | b[i]; });
-  }
+  static Int And(const Int& a, const Int& b) { return a & b; }
+  static Int Or(const Int& a, const Int& b) { return a | b; }
   // 16-bit halves.
-  static Int ShiftLeft4(const Int& v) {
-    return Map<Int>([&](size_t i) { return Wrap(Bits(v[i]) << 4 & 0xfff0fff0u); });
-  }
-  static Int ShiftRight4(const Int& v) {
-    return Map<Int>([&](size_t i) { return Wrap(Bits(v[i]) >> 4 & 0x0fff0fffu); });
-  }
+  static Int ShiftLeft4(const Int& v) { return FromBits(Bits(v) << 4 & 0xfff0fff0u); }
+  static Int ShiftRight4(const Int& v) { return FromBits(Bits(v) >> 4 & 0x0fff0fffu); }
   static Int AddBytes(const Int& a, const Int& b) {
-    return MapBytes([&](size_t i, int byte) {
-      return (Bits(a[i]) >> byte & 255u) + (Bits(b[i]) >> byte & 255u);
-    });
+    return std::bit_cast<Int>(std::bit_cast<Bytes>(a) + std::bit_cast<Bytes>(b));
   }
   static Int Lookup(const int8_t (&table)[16], const Int& indices) {
-    return MapBytes([&](size_t i, int byte) {
-      return static_cast<uint32_t>(table[Bits(indices[i]) >> byte & 15u]);
-    });
-  }
-  template <typename F>
-  static Int MapBytes(F value) {
-    return Map<Int>([&](size_t i) {
-      uint32_t lane = 0;
-      for (int byte = 0; byte < 32; byte += 8) lane |= (value(i, byte) & 255u) << byte;
-      return Wrap(lane);
-    });
+    auto bytes = std::bit_cast<Bytes>(indices);
+    for (int i = 0; i < kBytes; ++i) bytes[i] = static_cast<uint8_t>(table[bytes[i] & 15]);
+    return std::bit_cast<Int>(bytes);
   }
 };
 

@@ -19,7 +19,7 @@ struct Emulated : EmulatedLanes, OffsetCodes<Emulated> {
   // vpmovdb: the low byte of each lane.
   static void StoreOffsetBytes(const Int (&codes)[2], std::byte* p) {
     for (const Int& v : codes) {
-      for (int32_t lane : v) *p++ = static_cast<std::byte>((lane + 128) & 0xff);
+      for (int i = 0; i < kLanes; ++i) *p++ = static_cast<std::byte>((v[i] + 128) & 0xff);
     }
   }
 };

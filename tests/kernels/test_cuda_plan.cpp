@@ -137,7 +137,8 @@ TEST_CASE("blocks for few rows fit the shared memory of every kind of GPU") {
   constexpr Card kCards[] = {{164, 163, cuda::Room::kLarge, 1},   // compute capability 8.0, 8.7
                              {100, 99, cuda::Room::kSmall, 1},    // 8.6, 8.9, 12.0
                              {228, 227, cuda::Room::kLarge, 2},   // 9.0, 10.0
-                             {512, 227, cuda::Room::kLarge, 2}};  // registers are the limit
+                             {512, 227, cuda::Room::kLarge, 2},   // registers are the limit
+                             {222, 111, cuda::Room::kLarge, 1}};  // none: just too little for 2
   for (const Card& card : kCards) {
     INFO(card.kib << " KiB");
     const cuda::DecodeShare share = cuda::ShareMultiprocessor(card.kib << 10, card.block_kib << 10);

@@ -183,7 +183,6 @@ OrtStatus* CudaLinear::Prepare(LinearWeights weights, size_t quads, size_t gate)
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cuda::Prepare(weights, plan, prepared, nullptr, &layer_),
                                   "preparing the layer");
   SPARSEFUSE_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(nullptr), "preparing the layer");
-  layer_.weights.blocks.group_ptr = layer_.group_ptr;
   layer_.made = made;
   if (weights.gate) {
     SPARSEFUSE_RETURN_IF_CUDA_ERROR(FindGateCounts(&gate_counts_), "counting rows");

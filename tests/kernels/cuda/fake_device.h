@@ -46,10 +46,12 @@ struct FakeDevice {
   int64_t rows = 0;                           // of the last launch
   bool half = false;                          // likewise
   Activation activation = Activation::kNone;  // likewise
-  float clock = 0;                            // milliseconds that launches took
-  std::set<void*> allocated;                  // of the runtime, not given back
-  int64_t events = 0;                         // not destroyed
-  int64_t unloaded = 0;                       // compiled code, when all memory was given back
+  Activation sought_activation = Activation::kNone;  // that compiled code was last asked for
+  bool sought_half = false;                          // likewise
+  float clock = 0;                                   // milliseconds that launches took
+  std::set<void*> allocated;                         // of the runtime, not given back
+  int64_t events = 0;                                // not destroyed
+  int64_t unloaded = 0;  // compiled code, when all memory was given back
 };
 // The one that there is.
 FakeDevice& Device();

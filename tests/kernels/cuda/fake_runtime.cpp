@@ -44,8 +44,10 @@ cudaError_t Code::Load(const void* image) noexcept {
   return known ? Result("Load") : cudaErrorInvalidKernelImage;
 }
 
-Code::Found Code::Find(const LinearShape&, const Plan&, Activation, bool) const {
+Code::Found Code::Find(const LinearShape&, const Plan&, Activation activation, bool half) const {
   static char kernel;
+  test::Device().sought_activation = activation;
+  test::Device().sought_half = half;
   const auto some = reinterpret_cast<cudaKernel_t>(&kernel);
   return {{some, some, some}, 2};
 }
@@ -155,7 +157,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (bytes >> 40 != 0 || Result("cudaMalloc") != cudaSuccess) return cudaErrorUnknown;
-  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  const size_t whole = (bytes + 255) / 256 * 256;
+  *memory = std::memset(std::aligned_alloc(256, whole), 0x5a, whole);
   Device().allocated.insert(*memory);
   return cudaSuccess;
 }

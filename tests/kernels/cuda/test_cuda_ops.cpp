@@ -48,6 +48,14 @@ TEST_CASE("CUDA operators: the whole family computes what the format says") {
   }
 }
 
+TEST_CASE("CUDA operators: a sparse layer that stores nothing is no dense one") {
+  const FreshDevice device;
+  const LinearLayer layer({210, 77, 0, Encoding::kInt8, true}, 1, false, 0.0);
+  Ort::Session session = LoadOnDevice(LayerParts(layer).Model());
+  const std::vector<float> x = RandomRows(3, 210, 3);
+  CheckAgainst(ExactLinear(layer, x, 3), Run(session, x, {3, 210}).values);
+}
+
 TEST_CASE("CUDA operators: any leading dimensions, and no launch without rows") {
   const FreshDevice device;
   const LinearLayer layer({40, 50, 0}, 1);
@@ -94,8 +102,11 @@ TEST_CASE("CUDA operators: rows read in 4 bits are counted, and read back on dem
   LinearLayer layer({150, 40, 0, Encoding::kNested4}, 1);
   layer.gate = {0, 0, 1, 0};  // every row is easy
   Ort::Session session = LoadOnDevice(LayerParts(layer).Model());
+  Ort::Session other = LoadOnDevice(LayerParts(layer).Model());  // the same counts
   int64_t rows = 0, easy = 0, more_rows = 0, more_easy = 0;
   plugin::ReadGateCounts(&rows, &easy);
+  CHECK((rows >= 0 && rows < 1000));  // of other tests
+  CHECK((easy >= 0 && easy <= rows));
   const int64_t waits = Device().waits;
   const std::vector<float> x = RandomRows(5, 150, 3);
   CheckAgainst(ExactLinear(layer, x, 5, std::vector<bool>(5, true)),
@@ -168,6 +179,10 @@ TEST_CASE("CUDA operators: kernels made for a layer are those of the folder that
   run();
   CHECK(Device().made_kernels);
   CHECK(Device().tile_panels == 2);
+  CHECK_FALSE(Device().sought_half);
+  LoadOnDevice(LayerParts(layer, Activation::kSilu).Model(TensorProto::FLOAT16));
+  CHECK(Device().sought_half);
+  CHECK(Device().sought_activation == Activation::kSilu);
   WriteFile(file, "something else");
   run();  // loaded once
   CHECK(Device().made_kernels);
