@@ -168,5 +168,17 @@ TEST_CASE("kernels on the host read easy rows of nested layers in 4 bits and cou
   }
 }
 
+TEST_CASE("a layer without a gate on the host does not ask when gates judge") {
+  UseDeviceOnHost(kDevices[0]);
+  for (const Encoding encoding : {Encoding::kInt8, Encoding::kNested4}) {
+    const LinearLayer layer({200, 70, 0, encoding}, 21);
+    const DeviceLayer ours(layer);
+    for (const int64_t rows : {3, 20}) {
+      const std::vector<float> x = RandomRows(rows, 200, 3);
+      CHECK((ours.Run(x, rows, false, Activation::kNone, GateMode::kAlways) == ours.Run(x, rows)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sparsefuse::test
