@@ -38,9 +38,9 @@ struct MadeKernels {
 };
 
 // A prepared layer. The arrays behind `weights` are in device memory (so its functions that read
-// them are not for the host); weight, smooth and quad aligned to 16 bytes. They are read before
-// launches that came just ahead have ended, so they must be complete by then, not only earlier in
-// the stream; what a copy brought is.
+// them are not for the host), but for blocks.group_ptr, which nobody reads; weight, smooth and quad
+// aligned to 16 bytes. They are read before launches that came just ahead have ended, so they must
+// be complete by then, not only earlier in the stream; what a copy brought is.
 struct Layer {
   LinearWeights weights;
   int64_t panels, plane_bytes;

@@ -6,7 +6,6 @@
 #include <random>
 #include <span>
 
-#include "kernels/linear/gate.h"
 #include "tests/kernels/prepared_layer.h"
 #include "tests/support/catch.h"
 
@@ -68,21 +67,6 @@ LinearLayer GatedLayer(Encoding encoding, bool sparse, int64_t sketch_rows, floa
   return layer;
 }
 
-// ‖x‖ of a smoothed row, or ‖S·x‖ where the gate has a sketch S.
-double GateNorm(const LinearLayer& gated, std::span<const float> row) {
-  const auto sketch_rows = static_cast<size_t>(gated.gate[3]);
-  double square = 0;
-  for (size_t s = 0; s < std::max<size_t>(sketch_rows, 1); ++s) {
-    double sum = 0;
-    for (size_t k = 0; k < row.size(); ++k) {
-      const double x = row[k] * gated.smooth[k];
-      sum += x * (sketch_rows > 0 ? gated.gate[kGateHeader + s * row.size() + k] : x);
-    }
-    square += sketch_rows > 0 ? sum * sum : sum;
-  }
-  return std::sqrt(square);
-}
-
 void CheckEasyRows(const LinearLayer& gated, const DeviceLayer& device, int64_t rows) {
   const LinearShape& shape = gated.shape;
   std::vector<float> x = RandomRows(rows, shape.inputs, 23);
@@ -92,8 +76,8 @@ void CheckEasyRows(const LinearLayer& gated, const DeviceLayer& device, int64_t 
     // So near to the gate's threshold that whatever is wrong in the norm decides otherwise.
     const std::span row = std::span(x).subspan(static_cast<size_t>(r * shape.inputs),
                                                static_cast<size_t>(shape.inputs));
-    const double estimate = gated.gate[2] * (easy.back() ? 0.999 : 1.001);
-    const double factor = (estimate - gated.gate[1]) / gated.gate[0] / GateNorm(gated, row);
+    const double wanted = gated.gate[2] * (easy.back() ? 0.999 : 1.001), b = gated.gate[1];
+    const double factor = (wanted - b) / (GateEstimate(gated.gate, gated.smooth, row) - b);
     for (float& v : row) v *= static_cast<float>(factor);
   }
   INFO("encoding " << static_cast<int>(shape.encoding) << ", sparse " << shape.sparse << ", sketch "

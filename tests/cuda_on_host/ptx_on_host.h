@@ -21,7 +21,7 @@
 
 namespace sparsefuse::cuda {
 
-// --- Copies from global to shared memory ---
+// --- What a thread has asked for and not waited for ---
 
 struct CopyOnHost {
   void* to;
@@ -35,15 +35,12 @@ struct CopyOnHost {
     }
   }
 };
-inline bool copies_are_late = true;
-
 struct ProductOnHost {
   int32_t* sum;
   std::array<uint32_t, 4> a[4];  // a0 … a3 of lanes 4g … 4g + 3
   const uint8_t* b;
 };
 
-// What a thread has asked for and not waited for.
 struct Asked {
   std::vector<CopyOnHost> uncommitted;
   std::deque<std::vector<CopyOnHost>> committed;
@@ -53,6 +50,10 @@ struct Asked {
 inline constexpr int kMostThreads = 1024;  // of a block
 inline std::vector<Asked> asked(kMostThreads);
 inline Asked& OfThread() { return asked[static_cast<size_t>(threadIdx.x)]; }
+
+// --- Copies from global to shared memory ---
+
+inline bool copies_are_late = true;
 
 inline void Copy(const CopyOnHost& copy) {
   if (!copies_are_late) copy.Do();

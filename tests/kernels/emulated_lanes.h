@@ -18,7 +18,7 @@ namespace sparsefuse::test {
 struct EmulatedLanes {
   static constexpr int64_t kLanes = 16;
 
-  // Vectors of the compiler's, on any machine; arrays of lanes take it minutes.
+  // The compiler's own vectors, on any machine: arrays of lanes would take minutes to compile.
   static constexpr int kBytes = 64;
   using Float [[gnu::vector_size(kBytes)]] = float;
   using Int [[gnu::vector_size(kBytes)]] = int32_t;
@@ -44,12 +44,13 @@ struct EmulatedLanes {
   static Int LoadBytes(const std::byte* p) { return FromMemory<Int>(p); }
   static void StoreBytes(std::byte* p, const Int& v) { std::memcpy(p, &v, sizeof v); }
   static void Store(float* p, const Float& v) { std::memcpy(p, &v, sizeof v); }
+  // Minus 0 in every lane: the one sum that keeps v, if it is −0, too.
   static Float Broadcast(float v) { return v - Float{}; }
   static Int BroadcastInt(int32_t v) { return v - Int{}; }
   static Int BroadcastByte(int v) {
     return FromBits(static_cast<uint32_t>(v) * 0x01010101u - Unsigned{});
   }
-  static Int Zero() { return {}; }
+  static Int Zero() { return Int{}; }
   static Float LoadHalf(const uint16_t* p) {
     return Map<Float>([=](int i) { return Float16ToFloat(p[i]); });
   }

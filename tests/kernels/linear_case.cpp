@@ -170,6 +170,22 @@ std::vector<int64_t> Quads(const LinearLayer& layer, int64_t panel) {
 
 }  // namespace
 
+double GateEstimate(std::span<const float> gate, std::span<const float> smooth,
+                    std::span<const float> row) {
+  const std::span<const float> sketch = gate.subspan(4);
+  const auto value = [&](size_t k) { return static_cast<double>(row[k]) * smooth[k]; };
+  double square = 0;
+  if (gate[3] == 0) {
+    for (size_t k = 0; k < row.size(); ++k) square += value(k) * value(k);
+  }
+  for (size_t r = 0; r < static_cast<size_t>(gate[3]); ++r) {
+    double sum = 0;
+    for (size_t k = 0; k < row.size(); ++k) sum += value(k) * sketch[r * row.size() + k];
+    square += sum * sum;
+  }
+  return gate[0] * std::sqrt(square) + gate[1];
+}
+
 Exact ExactLinear(const LinearLayer& layer, const std::vector<float>& x, int64_t rows,
                   const std::vector<bool>& easy, Activation activation) {
   const LinearShape& shape = layer.shape;

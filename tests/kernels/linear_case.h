@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "kernels/linear/linear.h"
@@ -46,6 +47,11 @@ std::vector<float> RandomRows(int64_t rows, int64_t inputs, uint32_t seed);
 void MakeIntegral(LinearLayer& layer);
 // Such rows: random values times `spread` within ±127, each row's first 127.
 std::vector<float> IntegralRows(int64_t rows, int64_t inputs, float spread = 50);
+
+// A gate's estimate of a row, a·‖S·(x ⊙ smooth)‖ + b (without S where it has no rows), from the
+// format alone and in double precision. gate: a, b, threshold, rows of S, S [rows, K].
+double GateEstimate(std::span<const float> gate, std::span<const float> smooth,
+                    std::span<const float> row);
 
 // The operator written down once more, from the format alone and in double precision. `easy`: rows
 // read in 4 bits; empty: none.

@@ -428,27 +428,13 @@ TEST_CASE("the estimate is a·‖S·(x ⊙ smooth)‖ + b") {
       std::vector<float> x = RoundToHalf(RandomRows(1, inputs, 1));
       const std::vector<float> smooth = RandomRows(1, inputs, 2);
       const std::vector<float> sketch = RandomRows(rows, inputs, 3);
-      double square = 0;
-      for (int64_t r = 0; r < std::max<int64_t>(rows, 1); ++r) {
-        double sum = 0;
-        for (int64_t k = 0; k < inputs; ++k) {
-          const auto i = static_cast<size_t>(k);
-          const double v = static_cast<double>(x[i]) * smooth[i];
-          if (rows == 0) {
-            square += v * v;
-          } else {
-            sum += v * sketch[static_cast<size_t>(r * inputs + k)];
-          }
-        }
-        square += sum * sum;
-      }
-      const double estimate = 0.5 * std::sqrt(square) + 3;
+      std::vector<float> gate = {0.5f, 3, 0, static_cast<float>(rows)};
+      gate.insert(gate.end(), sketch.begin(), sketch.end());
+      const double estimate = GateEstimate(gate, smooth, x);
       std::vector<uint16_t> half(x.size());
       std::transform(x.begin(), x.end(), half.begin(), FloatToFloat16);
       for (const double factor : {0.999, 1.001}) {
-        std::vector<float> gate = {0.5f, 3, static_cast<float>(estimate * factor),
-                                   static_cast<float>(rows)};
-        gate.insert(gate.end(), sketch.begin(), sketch.end());
+        gate[2] = static_cast<float>(estimate * factor);
         INFO("K " << inputs << ", rows " << rows);
         REQUIRE(IsEasyRow(gate.data(), x.data(), false, smooth.data(), inputs) == (factor > 1));
         REQUIRE(IsEasyRow(gate.data(), half.data(), true, smooth.data(), inputs) == (factor > 1));
